@@ -1,0 +1,216 @@
+"""An architecture is a DAG of blocks, as a plain value that can be compared, hashed and written
+down.
+
+Raw form: what a search proposes, block by block, with `none` blocks and connections that lead
+nowhere.
+Canonical form: only what has an effect, in an order that does not depend on how it was numbered.
+Two candidates that compute the same family of functions have the same canonical form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from autorec.errors import SpaceError
+
+Value = bool | int | float | str
+Source = int | str
+DENSE = "dense"
+SPARSE = "sparse"
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One block: its kind, where its inputs come from, and its own arguments.
+
+    `inputs` holds `"dense"`, `"sparse"` or the index of an earlier node, without repetition; it is
+    kept sorted, so that the order in which connections were proposed leaves no trace.
+    """
+
+    kind: str
+    inputs: tuple[Source, ...] = ()
+    args: tuple[tuple[str, Value], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tuple(sorted(set(self.inputs), key=_input_order)))
+        object.__setattr__(self, "args", tuple(sorted(self.args)))
+
+    @property
+    def nodes_read(self) -> tuple[int, ...]:
+        """Indices of the earlier nodes that this one reads."""
+        return tuple(source for source in self.inputs if isinstance(source, int))
+
+
+def _input_order(source: Source) -> tuple[int, Source]:
+    return (0, source) if isinstance(source, str) else (1, source)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Nodes in an order in which each reads only earlier ones.
+
+    Every tensor that no node reads goes to the head. `linear` adds a first-order term: one weight
+    per id and per number. `embedding_width` is D, the same for all fields; 0 in canonical form when
+    nothing reads embeddings.
+
+    Raises:
+        SpaceError: a node reads itself, a later node, or an input that does not exist.
+    """
+
+    nodes: tuple[Node, ...]
+    embedding_width: int
+    linear: bool = False
+
+    def __post_init__(self) -> None:
+        for position, node in enumerate(self.nodes):
+            for source in node.inputs:
+                known = source in (DENSE, SPARSE) if isinstance(source, str) else source < position
+                if not known:
+                    raise SpaceError(
+                        f"a node reads 'dense', 'sparse' or an earlier node, but node {position} "
+                        f"({node.kind}) reads {source!r}"
+                    )
+
+    @property
+    def sinks(self) -> tuple[int, ...]:
+        """Indices of the nodes that no other node reads."""
+        read = {source for node in self.nodes for source in node.nodes_read}
+        return tuple(i for i in range(len(self.nodes)) if i not in read)
+
+    def reads(self, raw: str) -> bool:
+        """Tell whether any node reads the raw input `"dense"` or `"sparse"`."""
+        return any(raw in node.inputs for node in self.nodes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-able form; `from_json` reads it back."""
+        return {
+            "nodes": [
+                {"kind": node.kind, "inputs": list(node.inputs), "args": dict(node.args)}
+                for node in self.nodes
+            ],
+            "embedding_width": self.embedding_width,
+            "linear": self.linear,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Architecture:
+        """Read what `to_json` wrote."""
+        nodes = tuple(
+            Node(node["kind"], tuple(node["inputs"]), tuple(node["args"].items()))
+            for node in data["nodes"]
+        )
+        return cls(nodes, int(data["embedding_width"]), bool(data["linear"]))
+
+    def describe(self) -> str:
+        """Return the architecture as a few lines of text, one node a line, for people."""
+        head = f"embedding width {self.embedding_width}" if self.embedding_width else "no embedding"
+        lines = [head + (" + linear term" if self.linear else "")]
+        for i, node in enumerate(self.nodes):
+            reads = " + ".join(s if isinstance(s, str) else f"[{s + 1}]" for s in node.inputs)
+            args = ", ".join(f"{name}={value}" for name, value in node.args)
+            to = " -> head" if i in self.sinks else ""
+            lines.append(f"[{i + 1}] {node.kind}({args}) <- {reads}{to}")
+        return "\n".join(lines)
+
+
+def canonical(
+    architecture: Architecture, raws: frozenset[str], field_kinds: frozenset[str] = frozenset()
+) -> Architecture:
+    """Return the canonical form of `architecture` on data that has the raw inputs `raws`.
+
+    Removed: `none` nodes, nodes that no raw input reaches, connections from either. A candidate
+    left without any node is its linear term. `field_kinds` names the blocks that read fields (B, F,
+    D): they lift flat inputs to width D, so that D has an effect even where no table is read. Nodes
+    are renumbered canonically.
+    """
+    nodes = _canonical_order(_live_nodes(architecture, raws))
+    linear = architecture.linear or not nodes
+    width_matters = any(SPARSE in node.inputs or node.kind in field_kinds for node in nodes)
+    return Architecture(nodes, architecture.embedding_width if width_matters else 0, linear)
+
+
+def _live_nodes(architecture: Architecture, raws: frozenset[str]) -> list[Node]:
+    new_index: dict[int, int] = {}
+    live: list[Node] = []
+    for i, node in enumerate(architecture.nodes):
+        inputs: list[Source] = []
+        for source in node.inputs:
+            if isinstance(source, str):
+                inputs += [source] if source in raws else []
+            elif source in new_index:
+                inputs.append(new_index[source])
+        if node.kind == NONE or not inputs:
+            continue
+        new_index[i] = len(live)
+        live.append(replace(node, inputs=tuple(inputs)))
+    return live
+
+
+def _canonical_order(nodes: list[Node]) -> tuple[Node, ...]:
+    """Renumber `nodes` so that equal graphs give equal tuples, however they were numbered."""
+    if not nodes:
+        return ()
+    return min(_discrete_orders(nodes, _refine(nodes, [0] * len(nodes))))[1]
+
+
+def _refine(nodes: list[Node], colours: list[int]) -> list[int]:
+    """Colour refinement: nodes keep one colour only while nothing tells them apart."""
+    while True:
+        readers: list[list[int]] = [[] for _ in nodes]
+        for i, node in enumerate(nodes):
+            for source in node.nodes_read:
+                readers[source].append(colours[i])
+        marks = []
+        for i, node in enumerate(nodes):
+            raw = tuple(s for s in node.inputs if isinstance(s, str))
+            read = tuple(sorted(colours[s] for s in node.nodes_read))
+            args = tuple((name, type(value).__name__, str(value)) for name, value in node.args)
+            marks.append((colours[i], node.kind, args, raw, read, tuple(sorted(readers[i]))))
+        ranks = {mark: rank for rank, mark in enumerate(sorted(set(marks)))}
+        refined = [ranks[mark] for mark in marks]
+        if len(set(refined)) == len(set(colours)):
+            return refined
+        colours = refined
+
+
+def _discrete_orders(
+    nodes: list[Node], colours: list[int]
+) -> list[tuple[tuple[Any, ...], tuple[Node, ...]]]:
+    """Split ties one node at a time and return every resulting numbering (few: twins are tried
+    once).
+    """
+    shared = sorted({c for c in colours if colours.count(c) > 1})
+    if not shared:
+        return [_renumber(nodes, colours)]
+    tied = [i for i, colour in enumerate(colours) if colour == shared[0]]
+    found = []
+    seen: set[tuple[Any, ...]] = set()
+    for i in tied:
+        # Nodes with the very same inputs and readers are interchangeable: one stands for all.
+        readers = tuple(j for j, node in enumerate(nodes) if i in node.inputs)
+        twin = (nodes[i].inputs, readers)
+        if twin in seen:
+            continue
+        seen.add(twin)
+        split = [2 * colour + (j != i) for j, colour in enumerate(colours)]
+        found += _discrete_orders(nodes, _refine(nodes, split))
+    return found
+
+
+def _renumber(nodes: list[Node], colours: list[int]) -> tuple[tuple[Any, ...], tuple[Node, ...]]:
+    depth: list[int] = []
+    for node in nodes:
+        depth.append(1 + max((depth[s] for s in node.nodes_read), default=0))
+    order = sorted(range(len(nodes)), key=lambda i: (depth[i], colours[i]))
+    place = {old: new for new, old in enumerate(order)}
+    renumbered = tuple(
+        replace(
+            nodes[i],
+            inputs=tuple(s if isinstance(s, str) else place[s] for s in nodes[i].inputs),
+        )
+        for i in order
+    )
+    written = tuple((n.kind, str(n.args), tuple(map(str, n.inputs))) for n in renumbered)
+    return written, renumbered

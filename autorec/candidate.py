@@ -1,0 +1,125 @@
+"""A candidate is everything that is searched about one model: features, architecture, recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autorec.architecture import Architecture, Value
+from autorec.errors import SpaceError
+
+NEURAL = "neural"
+TREE = "tree"
+LINEAR = "linear"
+POPULARITY = "popularity"
+FAMILIES = (NEURAL, TREE, LINEAR, POPULARITY)
+
+
+class Recipe(Mapping[str, Value]):
+    """Training settings by name, immutable, hashable and independent of the order given."""
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        self._items = tuple(sorted(values.items()))
+
+    def __getitem__(self, name: str) -> Value:
+        for key, value in self._items:
+            if key == name:
+                return value
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name for name, _ in self._items])
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self._items == other._items
+
+    def __repr__(self) -> str:
+        return f"Recipe({dict(self._items)})"
+
+    def number(self, name: str, default: float) -> float:
+        """Return the setting `name` as a float, or `default` where it is not set."""
+        return float(self.get(name, default))
+
+    def changed(self, **values: Value) -> Recipe:
+        """Return a copy with some settings replaced."""
+        return Recipe({**self, **values})
+
+
+@dataclass(frozen=True)
+class Features:
+    """How raw columns reach the model.
+
+    `numeric`: numbers go in as a normalised vector (`dense`), as embedded quantile bins (`bins`),
+    or as `both`.
+    """
+
+    numeric: str = "both"
+
+    @property
+    def dense(self) -> bool:
+        """Whether the normalised vector of numbers is an input."""
+        return self.numeric in ("dense", "both")
+
+    @property
+    def bins(self) -> bool:
+        """Whether quantile bins of numbers are embedded as fields."""
+        return self.numeric in ("bins", "both")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One point of a search space; plain, hashable, JSON-able.
+
+    Raises:
+        SpaceError: the family is unknown, or a neural or linear candidate has no architecture.
+    """
+
+    family: str
+    recipe: Recipe
+    features: Features = Features()
+    architecture: Architecture | None = None
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise SpaceError(f"a family is one of {FAMILIES}, but got {self.family!r}")
+        if (self.architecture is None) == (self.family in (NEURAL, LINEAR)):
+            raise SpaceError(
+                f"neural and linear candidates have an architecture and the others have none, but "
+                f"got family {self.family!r} with architecture {self.architecture!r}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-able form; `from_json` reads it back."""
+        return {
+            "family": self.family,
+            "features": {"numeric": self.features.numeric},
+            "architecture": self.architecture.to_json() if self.architecture else None,
+            "recipe": dict(self.recipe),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Candidate:
+        """Read what `to_json` wrote."""
+        plan = data["architecture"]
+        return cls(
+            data["family"],
+            Recipe(data["recipe"]),
+            Features(**data["features"]),
+            Architecture.from_json(plan) if plan else None,
+        )
+
+    def describe(self) -> str:
+        """Return the candidate in a few lines of text, for people."""
+        recipe = ", ".join(
+            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in self.recipe.items()
+        )
+        body = self.architecture.describe() + "\n" if self.architecture else ""
+        return f"{self.family}\n{body}{recipe}"

@@ -1,0 +1,1 @@
+"""Tables in, columns out: sources, schema inference, splits, encoding, checks, data sets."""

@@ -1,0 +1,244 @@
+"""Raw columns to codes and floats, fitted on training rows only, in bounded memory.
+
+The encoder belongs to the model: it is saved beside the weights as JSON and Arrow files, and a
+row means the same in training, tuning and serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from autorec.data import saved
+from autorec.data.casting import numbers
+from autorec.data.learning import BIN, Fitting, Settings, features_of, finite, require
+from autorec.data.numeric import Numeric
+from autorec.data.sequences import pad, parts
+from autorec.data.vocabulary import Codes, Vocabulary
+from autorec.errors import SchemaError
+from autorec.schema import DenseField, Layout, ListField, Schema, SparseField
+
+__all__ = ["Encoded", "Encoder", "Settings", "require"]
+
+Batches = Callable[[], Iterator[Any]]
+
+_ROWS = 1 << 16  # rows encoded at a time: what is between raw values and codes stays in cache
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a model sees of n rows, in the order of the layout.
+
+    Attributes:
+        codes: (n, F) int32, one column per `layout.sparse`.
+        lists: name to (n, L) int32, for each of `layout.lists`.
+        dense: (n, Q) float32, one column per `layout.dense`, NaN where missing.
+    """
+
+    codes: Codes
+    lists: dict[str, Codes]
+    dense: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+class Encoder:
+    """Fitted vocabularies, bins and scales. Made by `fit` or `load`.
+
+    The layout has the plain columns first and the bins of the numeric columns (`<column>#bin`)
+    behind them, each in the order of the schema.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        settings: Settings,
+        vocabularies: Mapping[str, Vocabulary],
+        numeric: Mapping[str, Numeric],
+        lengths: Mapping[str, int],
+    ) -> None:
+        self.schema, self.settings = schema, settings
+        self._vocabularies, self._numeric = dict(vocabularies), dict(numeric)
+        self._lengths = dict(lengths)
+        plain = [name for name in vocabularies if name not in lengths]
+        sparse = [SparseField(name, vocabularies[name].rows, name) for name in plain]
+        binned = [SparseField(f"{n}{BIN}", c.rows, n, binned=True) for n, c in numeric.items()]
+        self.layout = Layout(
+            sparse=(*sparse, *binned),
+            lists=tuple(ListField(n, vocabularies[n].rows, lengths[n]) for n in lengths),
+            dense=tuple(DenseField(name, column.nullable) for name, column in numeric.items()),
+        )
+
+    @classmethod
+    def fit(
+        cls,
+        batches: Batches,
+        schema: Schema,
+        *,
+        min_count: int = 2,
+        bins: int = 32,
+        max_list_length: int = 50,
+        max_vocabulary: int | None = None,
+    ) -> Encoder:
+        """Learn vocabularies, scales and bins from training rows.
+
+        Memory is bounded by the distinct ids of a column, not by the rows. There is one pass, and
+        a second one where a numeric column has more than 65,536 distinct values.
+
+        Args:
+            batches: gives a new iterator over the record batches of the training rows each time.
+            schema: the roles and kinds; only `schema.features` are read.
+            min_count: rarer values are out of vocabulary.
+            bins: most quantile bins of a numeric column.
+            max_list_length: a longer list keeps its LAST values.
+            max_vocabulary: each column keeps at most this many of its most frequent values.
+
+        Raises:
+            ConfigError: a setting is out of range.
+            SchemaError: there is no feature, or a name collides with that of a bin column.
+            DataError: no rows, a missing column, an infinite number or a value of a wrong type.
+        """
+        settings = Settings(min_count, bins, max_list_length, max_vocabulary)
+        fields = features_of(schema)
+        fitting = Fitting(fields, settings)
+        for batch in batches():
+            fitting.add(batch)
+        for batch in batches() if fitting.settle() else ():
+            fitting.count(batch)
+        return cls(schema, settings, *fitting.result())
+
+    @property
+    def min_count(self) -> int:
+        """Rows a value needed in training to be kept."""
+        return self.settings.min_count
+
+    @property
+    def bins(self) -> int:
+        """Most quantile bins of a numeric column."""
+        return self.settings.bins
+
+    @property
+    def max_list_length(self) -> int:
+        """Most values kept of a list."""
+        return self.settings.max_list_length
+
+    @property
+    def max_vocabulary(self) -> int | None:
+        """Most values kept of a column, None for all."""
+        return self.settings.max_vocabulary
+
+    def vocabulary(self, name: str) -> Any:
+        """Return the kept values (V,) as `pa.Array` of the training type; code c is at c - 2.
+
+        Raises:
+            SchemaError: the column has no vocabulary.
+        """
+        found = self._vocabulary(name)
+        return found.decode(np.arange(2, found.rows))
+
+    def decode(self, name: str, codes: npt.NDArray[Any]) -> Any:
+        """Return the raw values (n,) as `pa.Array` of the training type; codes 0 and 1 are null.
+
+        Raises:
+            SchemaError: the column has no vocabulary.
+            DataError: a code lies outside the vocabulary.
+        """
+        return self._vocabulary(name).decode(codes)
+
+    def numeric(self, name: str) -> Numeric:
+        """Return the fitted transform of a numeric column.
+
+        Raises:
+            SchemaError: the column is not numeric.
+        """
+        if name not in self._numeric:
+            raise SchemaError(f"no numeric column {name!r}; there are {sorted(self._numeric)}")
+        return self._numeric[name]
+
+    def encode(self, batch: Any) -> Encoded:
+        """Return the codes and floats of the n rows of a `pa.RecordBatch` or `pa.Table`.
+
+        Columns may come in any order, others are ignored.
+
+        Raises:
+            DataError: columns are missing (all are named), or a value cannot be encoded.
+        """
+        fields = features_of(self.schema)
+        require(batch, [field.name for field in fields])
+        n = batch.num_rows
+        out = Encoded(
+            codes=np.empty((n, len(self.layout.sparse)), np.int32),
+            lists={f.name: np.empty((n, f.length), np.int32) for f in self.layout.lists},
+            dense=np.empty((n, len(self.layout.dense)), np.float32),
+        )
+        table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
+        start = 0
+        for piece in table.select([f.name for f in fields]).to_batches(max_chunksize=_ROWS):
+            self._encode_into(piece, out, slice(start, start + piece.num_rows))
+            start += piece.num_rows
+        return out
+
+    def save(self, folder: Path | str) -> None:
+        """Write `encoder.json` and one Arrow file per vocabulary; the folder appears whole.
+
+        Raises:
+            DataError: the folder holds something that is no encoder.
+        """
+        numeric = {name: vars(column) for name, column in self._numeric.items()}
+        body = {
+            "schema": self.schema.to_json(),
+            "settings": vars(self.settings),
+            "numeric": {name: {**v, "edges": list(v["edges"])} for name, v in numeric.items()},
+            "lengths": self._lengths,
+        }
+        saved.write(Path(folder), body, self._vocabularies)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Encoder:
+        """Read what `save` wrote; every code and float comes out the same.
+
+        Raises:
+            RankerError: no encoder, a newer version, or a file that is missing or altered.
+        """
+        body, vocabularies = saved.read(Path(folder))
+        numeric = {
+            name: Numeric(**{**v, "edges": tuple(v["edges"])})
+            for name, v in body["numeric"].items()
+        }
+        schema, settings = Schema.from_json(body["schema"]), Settings(**body["settings"])
+        return cls(schema, settings, vocabularies, numeric, body["lengths"])
+
+    def _encode_into(self, batch: Any, out: Encoded, rows: slice) -> None:
+        """Fill `rows` of `out` from a batch."""
+        for at, sparse in enumerate(self.layout.sparse):
+            if not sparse.binned:
+                codes = self._vocabularies[sparse.name].encode(batch.column(sparse.name))
+                out.codes[rows, at] = codes
+        for field in self.layout.lists:
+            values, lengths = parts(batch.column(field.name))
+            codes = self._vocabularies[field.name].encode(values)
+            out.lists[field.name][rows] = pad(codes, lengths, field.length)
+        first = len(self.layout.sparse) - len(self.layout.dense)
+        infinite = {}
+        for at, (name, column) in enumerate(self._numeric.items()):
+            values = numbers(batch.column(name), name)
+            if count := int(np.isinf(values).sum()):
+                infinite[name] = count
+                continue
+            out.dense[rows, at] = column.dense(values)
+            out.codes[rows, first + at] = column.bins(values)
+        finite(infinite)
+
+    def _vocabulary(self, name: str) -> Vocabulary:
+        if name not in self._vocabularies:
+            raise SchemaError(
+                f"no column {name!r} with a vocabulary; there are {sorted(self._vocabularies)}"
+            )
+        return self._vocabularies[name]

@@ -1,0 +1,259 @@
+"""One fit from start to end: prepare, search with workers, choose, refit, and make the ranker.
+
+The parent process trains nothing while workers search. It watches the study, shows progress, logs
+to MLflow, keeps the weights of the leaders only, and decides when the search has to end so that the
+refit and the ranker still fit into the time limit.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autorec.candidate import NEURAL, POPULARITY
+from autorec.errors import AutoRecError, BudgetError
+from autorec.job import Job
+from autorec.prepare import Prepared, timed
+from autorec.progress import Progress
+from autorec.refit import Refitted, refit
+from autorec.run import Run
+from autorec.searching import open_search, train_baseline, worker_environment
+from autorec.seeding import derive
+from autorec.track import Tracker
+from autorec.trials import best_of, load_trial_model
+
+if TYPE_CHECKING:
+    import optuna
+
+    from autorec.deploy.ranker import Ranker
+    from autorec.search.records import TrialRecord
+
+_KEPT = 6
+_REFIT_SHARE = 0.35
+_POLL = 0.25
+# Seconds kept for what follows the search: ranker (besides reading the log), report, MLflow.
+_FINISH = 3.0
+# Seconds that a worker gets to score the trial it has to end, before it is killed.
+_WIND_DOWN = 3.0
+
+
+@dataclass
+class Fitted:
+    """What a fit leaves: the run, its study, the chosen trial and the ranker made of it."""
+
+    run: Run
+    study: optuna.Study
+    winner: TrialRecord
+    ranker: Ranker
+    refitted: bool
+    interrupted: bool
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a fit may use: `end` in unix seconds, number of trials, workers, and whether to
+    refit.
+    """
+
+    started: float
+    end: float
+    n_trials: int | None
+    workers: int
+    refit: bool
+
+    @property
+    def total(self) -> float:
+        """Seconds from start to end."""
+        return self.end - self.started
+
+
+def run_fit(prepared: Prepared, limits: Limits, tracker: Tracker, progress: Progress) -> Fitted:
+    """Search, choose the best trial by its validation score, refit it and make the ranker.
+
+    Ctrl-C ends the search, or the refit, and returns the best so far; a second one is passed on.
+
+    Raises:
+        BudgetError: no candidate could be trained at all.
+        TrainingError: every worker died of the same fault.
+    """
+    run, space, timings = prepared.run, prepared.space, prepared.timings
+    study = open_search(run, space)
+    search = _Search(prepared, study, limits, tracker, progress)
+    with timed(timings, "search"):
+        interrupted = search.run()
+    winner = search.best() or train_baseline(run, study, space)
+    again = None
+    if limits.refit and not interrupted and winner.candidate and search.refit_fits(winner):
+        progress.say(f"refit {winner.name} on all rows")
+        with timed(timings, "refit"):
+            again = _refit_guarded(prepared, winner, limits, search, progress)
+    with timed(timings, "finish"):
+        ranker = _make_ranker(prepared, winner, again)
+        ranker.save(run.folder / "ranker")
+    run.write(timings=timings)
+    return Fitted(run, study, winner, ranker, again is not None, interrupted, timings)
+
+
+class _Search:
+    """The parent's watch over its workers."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        study: optuna.Study,
+        limits: Limits,
+        tracker: Tracker,
+        progress: Progress,
+    ) -> None:
+        self.prepared, self.study, self.limits = prepared, study, limits
+        self.run_, self.tracker, self.progress = prepared.run, tracker, progress
+        self.deadline = limits.end - self.finish_seconds() - _WIND_DOWN
+        self._checks = threading.Thread(target=self._check, name="checks", daemon=True)
+
+    def finish_seconds(self) -> float:
+        """Return the seconds that the ranker will take: it reads the log twice."""
+        timings = self.prepared.timings
+        return _FINISH + timings.get("read", 0.0) + timings.get("encode", 0.0)
+
+    def refit_seconds(self, winner: TrialRecord) -> float:
+        """Return the seconds that training `winner` on all rows will take, encoding included."""
+        score, config = winner.score, self.run_.config
+        if score is None or not score.rows:
+            return math.inf
+        share = float(score.info.get("best_rows", score.rows)) / score.rows
+        growth = (config.n_train + config.n_valid) / max(1, config.n_train)
+        encode = self.prepared.timings.get("encode", 0.0)
+        return 1.1 * score.seconds * share * growth + 1.5 * encode + 0.5
+
+    def refit_fits(self, winner: TrialRecord) -> bool:
+        """Tell whether the refit of `winner` ends in time."""
+        return time.time() + self.refit_seconds(winner) <= self.deadline
+
+    def best(self) -> TrialRecord | None:
+        """Return the trial of the highest validation score whose weights are kept."""
+        from autorec.search.records import records
+
+        return best_of(records(self.study), self.run_)
+
+    def run(self) -> bool:
+        """Search until time or trials are used up; tell whether Ctrl-C ended it."""
+        from autorec.search.pool import WorkerPool
+
+        pool = WorkerPool(
+            self._command,
+            self.limits.workers,
+            worker_environment(self.run_.config.threads),
+            folder=self.run_.folder / "logs",
+            study=self.study,
+            deadline=self.deadline + _WIND_DOWN,
+        )
+        try:
+            with pool:
+                self.tracker.begin()  # importing MLflow takes seconds in which workers start too
+                self._checks.start()
+                pool.wait(self._tick, every=_POLL)
+        except KeyboardInterrupt:
+            self.progress.say("interrupted: the best model so far is kept")
+            return True
+        finally:
+            self.run_.stop_file.unlink(missing_ok=True)
+            self._tick()
+        return False
+
+    def _check(self) -> None:
+        """Look for leaks and other faults of the table while the workers train."""
+        from autorec.data.check import check
+        from autorec.data.split import SplitPlan
+
+        run, prepared = self.run_, self.prepared
+        plan = SplitPlan.from_json(run.config.split)
+        findings = check(prepared.source, run.schema(), plan, prepared.tuning)
+        run.keep_findings([vars(finding) for finding in findings])
+        for finding in findings:
+            if finding.severity != "info":
+                self.progress.say(f"{finding.severity}: {finding.message}")
+
+    def _command(self, slot: int) -> list[str]:
+        limit = self.limits.n_trials or 0
+        words = [str(self.run_.folder), repr(self.deadline), str(os.getpid()), str(limit)]
+        return [sys.executable, "-m", "autorec.worker", *words]
+
+    def _tick(self) -> None:
+        from autorec.search.records import records
+
+        trials = records(self.study)
+        best = best_of(trials, self.run_)
+        self._drop_old_weights(trials)
+        self.tracker.log(trials)
+        self.progress.update(trials, best, self.limits)
+        if time.time() >= self.deadline - self._refit_reserve(best):
+            self.run_.stop_file.touch()
+
+    def _refit_reserve(self, best: TrialRecord | None) -> float:
+        if not self.limits.refit or best is None or not math.isfinite(self.limits.end):
+            return 0.0
+        needed = self.refit_seconds(best)
+        return needed if needed <= _REFIT_SHARE * self.limits.total else 0.0
+
+    def _drop_old_weights(self, trials: list[TrialRecord]) -> None:
+        done = [t for t in trials if t.value is not None and self.run_.has_weights(t.number)]
+        leaders = sorted(done, key=lambda t: -float(t.value or 0.0))[:_KEPT]
+        neural = [t for t in done if t.candidate and t.candidate.family == NEURAL]
+        kept = {t.number for t in leaders} | {t.number for t in done if t.baseline}
+        kept |= {max(neural, key=lambda t: float(t.value or 0.0)).number} if neural else set()
+        for trial in done:
+            if trial.number not in kept:
+                self.run_.drop_weights(trial.number)
+
+
+def _refit_guarded(
+    prepared: Prepared,
+    winner: TrialRecord,
+    limits: Limits,
+    search: _Search,
+    progress: Progress,
+) -> Refitted | None:
+    """Refit; keep the search's own weights when it fails, runs late, or is interrupted."""
+    candidate = winner.candidate
+    if candidate is None or candidate.family == POPULARITY or winner.score is None:
+        return None
+    threads = prepared.run.config.threads * limits.workers
+    job = Job(
+        winner.number,
+        candidate,
+        derive(prepared.run.config.seed, "refit"),
+        search.deadline,
+        threads=threads,
+    )
+    try:
+        return refit(prepared, job, winner.score.info["replay"])
+    except KeyboardInterrupt:
+        progress.say("interrupted: the weights of the search are kept")
+    except (AutoRecError, MemoryError) as error:
+        progress.say(f"refit left out: {error}")
+    return None
+
+
+def _make_ranker(prepared: Prepared, winner: TrialRecord, again: Refitted | None) -> Ranker:
+    from autorec.deploy.ranker import Ranker
+    from autorec.refit import whole
+
+    source = prepared.source if again is None else whole(prepared)
+    encoder = prepared.run.encoder() if again is None else again.encoder
+    if winner.candidate is None or winner.score is None:
+        raise BudgetError(f"a winner has a candidate and a score, but got {winner}")
+    return Ranker.make(
+        source,
+        prepared.run.schema(),
+        prepared.run.task(),
+        winner.candidate,
+        encoder,
+        load_trial_model(prepared.run, winner) if again is None else again.model,
+        metrics=winner.score.metrics,
+    )

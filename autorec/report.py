@@ -1,0 +1,286 @@
+"""One HTML file that tells what a fit found; it needs no network, no script and no server.
+
+Every section stands alone: one whose facts are missing, as with a ranker that brings no trials, is
+left out or says why it is empty, and the others are still there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from autorec import __version__
+from autorec.drawing import Bar, boxes, diagram, intervals, steps
+
+if TYPE_CHECKING:
+    from autorec.automl import AutoRec
+    from autorec.search.records import TrialRecord
+
+_ROWS, _BARS = 40, 12
+
+
+@dataclass
+class _Facts:
+    """What the sections are made from; all of it may be missing."""
+
+    ar: AutoRec
+    metric: str
+    sign: float
+    trials: list[TrialRecord] = field(default_factory=list)
+    board: list[dict[str, Any]] = field(default_factory=list)
+    note: str = ""
+
+    def raw(self, value: float | None) -> float | None:
+        """Return a score as the metric is written: RMSE above 0, AUC as it is."""
+        return None if value is None or not math.isfinite(value) else self.sign * value
+
+
+def render(ar: AutoRec) -> str:
+    """Return the report of a fitted AutoRec as one HTML document.
+
+    Raises:
+        NotFittedError: neither `fit` nor `load` was called.
+    """
+    _, ranker = ar._need()
+    task = ranker.task
+    facts = _Facts(ar, task.eval_metric, 1.0 if task.metric.greater_is_better else -1.0)
+    try:
+        _read_trials(facts)
+    except Exception as error:  # a report of the rest is worth more than none
+        facts.note = f"The trials could not be read: {error}"
+    sections = (_header, _winner, _comparison, _progress, _board, _failures, _schema, _timings)
+    parts = [_guarded(section, facts) for section in sections]
+    page = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
+    title = f"AutoRec: {task.name} on {ranker.schema.label or 'a log'}"
+    return page.substitute(title=escape(title), body="\n".join(part for part in parts if part))
+
+
+def _read_trials(facts: _Facts) -> None:
+    from autorec.leaderboard import rows
+
+    run, _ = facts.ar._need()
+    if not run.config.space:  # a ranker alone
+        return
+    facts.trials = list(facts.ar._records())
+    facts.board = rows(facts.trials, run, all_trials=True)
+
+
+def _guarded(section: Callable[[_Facts], str], facts: _Facts) -> str:
+    """Return a section, or a line that says why it is missing."""
+    try:
+        return section(facts)
+    except Exception as error:
+        name = section.__name__.strip("_").capitalize()
+        return _section(name, f"Not available: {type(error).__name__}: {error}", "")
+
+
+def _section(title: str, note: str, body: str) -> str:
+    below = f"<p>{escape(note)}</p>" if note else ""
+    return f"<section><h2>{escape(title)}</h2>{below}{body}</section>"
+
+
+def _table(
+    head: Sequence[tuple[str, bool]],
+    body: Sequence[Sequence[str]],
+    best: int | None = None,
+    kind: str = "",
+) -> str:
+    """Return a table of ready HTML cells; `head` tells of each column whether it has numbers."""
+    marks = ['class="n"' if number else "" for _, number in head]
+    top = "".join(f"<th {m}>{escape(t)}</th>" for (t, _), m in zip(head, marks, strict=True))
+    lines = []
+    for place, cells in enumerate(body):
+        mark = ' class="best"' if place == best else ""
+        inside = "".join(f"<td {m}>{c}</td>" for c, m in zip(cells, marks, strict=True))
+        lines.append(f"<tr{mark}>{inside}</tr>")
+    return f'<div class="wide {kind}"><table><tr>{top}</tr>{"".join(lines)}</table></div>'
+
+
+def _number(value: Any, pattern: str = ".4f") -> str:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return format(value, pattern)
+
+
+def _header(facts: _Facts) -> str:
+    run, ranker = facts.ar._need()
+    config = run.config
+    best = facts.raw(facts.ar.best_score_)
+    ended = [t for t in facts.trials if t.finished is not None]
+    tiles = [(_number(best), f"validation {facts.metric} of the best", "main")]
+    tiles.append((facts.ar.best_model_, "best model", ""))
+    if config.n_train:
+        tiles.append((f"{config.n_train:,}", "training rows", ""))
+        tiles.append((f"{config.n_valid:,}", "validation rows", ""))
+    if ended:
+        tiles.append((str(len(ended)), "trials", ""))
+    if config.timings:
+        tiles.append((_seconds(sum(config.timings.values())), "in all", ""))
+    shown = "".join(
+        f'<div class="fact {kind}"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
+        for value, name, kind in tiles
+    )
+    what = f"{ranker.task.name} on column {ranker.schema.label!r}; {ranker.task.reason}"
+    split = config.split.get("reason", "")
+    lines = "".join(f"<p>{escape(line)}</p>" for line in (what, f"Split: {split}") if line)
+    return f'<header><h1>AutoRec report</h1>{lines}<div class="facts">{shown}</div></header>'
+
+
+def _winner(facts: _Facts) -> str:
+    run, ranker = facts.ar._need()
+    candidate = ranker.candidate
+    features, layout = candidate.features, ranker.layout
+    ids = [f for f in layout.sparse if not f.binned]
+    bins = [f for f in layout.sparse if f.binned] if features.bins else []
+    sparse = [(len(ids), "id column"), (len(layout.lists), "list"), (len(bins), "binned number")]
+    words = ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in sparse if n)
+    numbers = len(layout.dense) if features.dense else 0
+    dense = f"{numbers} number{'s' if numbers > 1 else ''}" if numbers else ""
+    recipe = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in candidate.recipe.items()
+    )
+    note = f"Family {candidate.family}."
+    if run.config.refitted:
+        note += " Trained once more on all rows, validation rows included."
+    picture = diagram(boxes(candidate, words, dense))
+    below = f"<p><small>Recipe</small><br><code>{escape(recipe)}</code></p>"
+    return _section(f"The winner: {facts.ar.best_model_}", note, picture + below)
+
+
+def _comparison(facts: _Facts) -> str:
+    ranked = [row for row in facts.board if row["rank"] is not None]
+    if not ranked:
+        return ""
+    base = {t.number for t in facts.trials if t.baseline}
+    shown = ranked[:_BARS] + [row for row in ranked[_BARS:] if row["trial"] in base]
+    bars = []
+    for row in shown:
+        ends = [facts.raw(row["score_val_lo"]), facts.raw(row["score_val_hi"])]
+        low, high = sorted(v for v in ends if v is not None) if None not in ends else (None, None)
+        tone = "best" if row["rank"] == 1 else "base" if row["trial"] in base else "plain"
+        value = facts.raw(row["score_val"])
+        if value is not None:
+            bars.append(Bar(str(row["model"]), value, low, high, tone))
+    note = (
+        f"Validation {facts.metric}, {_direction(facts)} is better, with 95 % bootstrap intervals. "
+        "Grey: baselines, always on the board."
+    )
+    return _section("Best against baselines", note, intervals(bars))
+
+
+def _direction(facts: _Facts) -> str:
+    return "higher" if facts.sign > 0 else "lower"
+
+
+def _progress(facts: _Facts) -> str:
+    ended = [t for t in facts.trials if t.finished and t.started and t.state == "COMPLETE"]
+    points = [(t, facts.raw(t.value)) for t in ended]
+    if not points:
+        return ""
+    begin = min(float(t.started or 0.0) for t in facts.trials if t.started)
+    places = [(float(t.finished or begin) - begin, v) for t, v in points if v is not None]
+    base = [(float(t.value), str(t.name)) for t in ended if t.baseline and t.value is not None]
+    bar, name = max(base) if base else (None, "")
+    note = f"A dot is a finished trial; the line is the best validation {facts.metric} so far."
+    return _section("The search", note, steps(places, facts.raw(bar), name, up=facts.sign > 0))
+
+
+def _board(facts: _Facts) -> str:
+    if not facts.board:
+        return _section("Trials", facts.note or "This ranker came without its trials.", "")
+    second = "logloss" if facts.board[0].get("logloss") is not None else "mae"
+    head = [("#", True), ("model", False), ("family", False), (facts.metric, True), ("Δ", True)]
+    head += [(second, True), ("ms a row", True), ("rows/s", True), ("params", True)]
+    head += [("seconds", True), ("status", False)]
+    if second == facts.metric:
+        head = [column for column in head if column[0] != second or column[0] == facts.metric]
+    body = [_board_row(row, facts, second) for row in facts.board[:_ROWS]]
+    note = (
+        "Δ is the gain over the best baseline, higher is better. Trials that were stopped early "
+        "or failed have no rank."
+    )
+    if len(facts.board) > _ROWS:
+        note += f" The best {_ROWS} of {len(facts.board)}."
+    return _section("Leaderboard", note, _table(head, body, best=0, kind="board"))
+
+
+def _board_row(row: Mapping[str, Any], facts: _Facts, second: str) -> list[str]:
+    low, high = facts.raw(row["score_val_lo"]), facts.raw(row["score_val_hi"])
+    score = _number(facts.raw(row["score_val"]))
+    if low is not None and high is not None:
+        score += f" <small>{_number(min(low, high))} to {_number(max(low, high))}</small>"
+    tone = {"failed": "fail", "complete": ""}.get(str(row["status"]), "")
+    cells = [
+        "" if row["rank"] is None else str(row["rank"]),
+        escape(str(row["model"] or f"trial {row['trial']}")),
+        escape(str(row["family"] or "")),
+        score,
+        _number(row["delta_vs_baseline"], "+.4f"),
+    ]
+    if second != facts.metric:
+        cells.append(_number(row[second]))
+    return [
+        *cells,
+        _number(row["latency_p50_ms"], ".2f"),
+        _number(row["rows_per_s"], ",.0f"),
+        _number(row["params"], ",.0f"),
+        _number(row["fit_time_s"], ".1f"),
+        f'<span class="tag {tone}">{escape(str(row["status"]))}</span>',
+    ]
+
+
+def _failures(facts: _Facts) -> str:
+    failed = [t for t in facts.trials if t.failure]
+    if not failed:
+        return ""
+    body = [
+        [
+            escape(t.name or f"trial {t.number}"),
+            escape(str((t.failure or {}).get("type", ""))),
+            escape(str((t.failure or {}).get("message", ""))[:400]),
+        ]
+        for t in failed
+    ]
+    head = [("trial", False), ("error", False), ("message", False)]
+    return _section("Failures", "Trials that ended without a score.", _table(head, body))
+
+
+def _schema(facts: _Facts) -> str:
+    head = [("column", False), ("role", False), ("kind", False), ("type", False), ("why", False)]
+    body = [
+        [
+            f"<code>{escape(f.name)}</code>",
+            f.role.value,
+            f.kind.value,
+            escape(f.dtype),
+            escape(f.reason),
+        ]
+        for f in facts.ar.schema_.fields
+    ]
+    return _section("Columns", "What each column was taken for, and why.", _table(head, body))
+
+
+def _timings(facts: _Facts) -> str:
+    run, ranker = facts.ar._need()
+    timings = facts.ar.timings_
+    where = [f"Run folder {run.folder}", f"AutoRec {__version__}", f"model of {ranker.created}"]
+    if run.config.mlflow_run_id:
+        where.append(f"MLflow run {run.config.mlflow_run_id}")
+    footer = f"<footer>{escape(' · '.join(where))}</footer>"
+    if not timings:
+        return footer
+    body = [[escape(name), _seconds(value)] for name, value in timings.items()]
+    table = _table([("stage", False), ("time", True)], body, kind="slim")
+    return _section("Where the time went", "", table) + footer
+
+
+def _seconds(value: float) -> str:
+    if value < 100:
+        return f"{value:.1f} s"
+    return f"{value // 60:.0f} min {value % 60:.0f} s"

@@ -1,0 +1,1 @@
+"""Search: engines that propose candidates, the study that remembers, workers that run trials."""

@@ -1,0 +1,1 @@
+"""Training of one candidate, whatever its family, within its deadline."""

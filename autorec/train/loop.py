@@ -1,0 +1,258 @@
+"""One training loop for every network. It knows no model by name.
+
+The recipe is the one that public CTR leaderboards are won with: Adam, L2 on the whole id tables in
+every batch, gradient norm clipped at 10, evaluation every epoch, learning rate divided by ten when
+the score stalls, stop at the second stall in a row, best weights restored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autorec.candidate import Recipe
+from autorec.errors import TrainingError
+from autorec.job import COMPLETE, DEADLINE, STOPPED, Report
+from autorec.tasks.base import Task
+from autorec.train.batches import Batches
+
+CLIP_NORM = 10.0
+MAX_EPOCHS = 100
+PATIENCE = 2
+LR_CUT = 0.1
+LR_FLOOR = 1e-6
+IMPROVED = 1e-6
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one training may use.
+
+    `late` is asked after every batch whether to end now; `rows` presented at most (None: no cap),
+    an evaluation after every `eval_rows` rows, and on replay the rows at which the learning rate is
+    cut.
+    """
+
+    late: Callable[[], bool]
+    eval_rows: int
+    rows: int | None = None
+    cuts: tuple[int, ...] | None = None
+
+
+@dataclass
+class Outcome:
+    """How a training went. The module holds the best weights when this is returned."""
+
+    status: str = COMPLETE
+    rows: int = 0
+    best_rows: int = 0
+    best_score: float = -math.inf
+    cuts: list[int] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class _Average:
+    """Exponential moving average of the weights, used for evaluation in their place."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.live = list(module.parameters())
+        self.shadow = [p.detach().clone() for p in self.live]
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.steps += 1
+        # Early on the average would still be the initial weights: grow the memory with the steps.
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self.shadow, [p.detach() for p in self.live], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        for live, shadow in zip(self.live, self.shadow, strict=True):
+            held = live.detach().clone()
+            live.copy_(shadow)
+            shadow.copy_(held)
+
+
+def train(
+    module: nn.Module,
+    batches: Batches,
+    task: Task,
+    recipe: Recipe,
+    budget: Budget,
+    *,
+    evaluate: Callable[[nn.Module], float] | None,
+    report: Report,
+    tables: Sequence[nn.Parameter] = (),
+) -> Outcome:
+    """Train `module` in place and leave its best weights in it.
+
+    Args:
+        module: batch -> outputs (B,).
+        batches: training rows; an epoch is one pass.
+        task: gives the loss.
+        recipe: lr, embedding_l2, schedule, epochs (cosine), ema.
+        budget: rows, deadline and how often to evaluate.
+        evaluate: module -> score, higher is better; None trains to `budget.rows` and keeps the
+            last weights (refit on all rows).
+        report: called after every evaluation; False stops.
+        tables: parameters under whole-table L2.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    training = _Training(module, batches, task, recipe, budget)
+    training.evaluate, training.report, training.tables = evaluate, report, list(tables)
+    return training.run()
+
+
+class _Training:
+    evaluate: Callable[[nn.Module], float] | None
+    report: Report
+    tables: list[nn.Parameter]
+
+    def __init__(
+        self, module: nn.Module, batches: Batches, task: Task, recipe: Recipe, budget: Budget
+    ) -> None:
+        self.module, self.batches, self.task, self.budget = module, batches, task, budget
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.schedule = str(recipe.get("schedule", "plateau"))
+        self.lr = recipe.number("lr", 1e-3)
+        self.l2 = recipe.number("embedding_l2", 0.0)
+        # One pass over Adam's state instead of nine: 26 ms against 132 on 20.8 M parameters (CPU).
+        self.optimizer = torch.optim.Adam(self.parameters, lr=self.lr, fused=True)
+        self.average = _Average(module, recipe.number("ema", 0.0)) if recipe.get("ema") else None
+        self.planned = self._planned_rows(recipe)
+        self.outcome = Outcome()
+        self.best: dict[str, Tensor] | None = None
+        self.stalls = 0
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.steps_since = 0
+
+    def _planned_rows(self, recipe: Recipe) -> int:
+        epochs = recipe.number("epochs", 1) if self.schedule == "cosine" else MAX_EPOCHS
+        planned: int = math.ceil(epochs * self.batches.n)
+        return min(planned, self.budget.rows) if self.budget.rows else planned
+
+    def run(self) -> Outcome:
+        self.module.train()
+        next_eval, epoch, going = self.budget.eval_rows, 0, True
+        while going:
+            for batch in self.batches.epoch(epoch):
+                self._step(batch)
+                self.outcome.rows += len(batch)
+                going = self._goes_on()
+                if self.evaluate and (self.outcome.rows >= next_eval or not going):
+                    next_eval = self.outcome.rows + self.budget.eval_rows
+                    going = self._evaluate() and going
+                if not going:
+                    break
+            epoch += 1
+        self._finish()
+        return self.outcome
+
+    def _step(self, batch: Any) -> None:
+        self._set_lr()
+        batch = batch.to(self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.task.loss(self.module(batch), batch.label, batch.weight)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.l2 > 0:
+            for table in self.tables:
+                if table.grad is not None:
+                    table.grad.add_(table.detach(), alpha=self.l2)
+        torch.nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
+        self.optimizer.step()
+        if self.average:
+            self.average.update()
+        self.loss_sum += loss.detach()
+        self.steps_since += 1
+
+    def _set_lr(self) -> None:
+        lr = self.lr
+        if self.schedule == "cosine":
+            done = min(1.0, self.outcome.rows / max(1, self.planned))
+            lr *= min(1.0, done / 0.05 + 0.1) * 0.5 * (1 + math.cos(math.pi * done))
+        elif self.budget.cuts is not None:
+            lr *= LR_CUT ** sum(self.outcome.rows >= cut for cut in self.budget.cuts)
+        for group in self.optimizer.param_groups:
+            group["lr"] = max(lr, LR_FLOOR)
+
+    def _goes_on(self) -> bool:
+        if self.outcome.rows >= self.planned:
+            return False
+        if self.budget.late():
+            self.outcome.status = DEADLINE
+            return False
+        return True
+
+    def _evaluate(self) -> bool:
+        """Score the weights, keep them if they are the best; tell whether to go on."""
+        assert_finite(float(self.loss_sum), self.outcome.rows)
+        if self.average:
+            self.average.swap()
+        score = self.evaluate(self.module) if self.evaluate else math.nan
+        outcome = self.outcome
+        mean_loss = float(self.loss_sum) / max(1, self.steps_since)
+        outcome.history.append(
+            {
+                "rows": outcome.rows,
+                "score": score,
+                "loss": mean_loss,
+                "lr": self.optimizer.param_groups[0]["lr"],
+            }
+        )
+        self.loss_sum.zero_()
+        self.steps_since = 0
+        if score > outcome.best_score + IMPROVED:
+            outcome.best_score, outcome.best_rows, self.stalls = score, outcome.rows, 0
+            self.best = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+        else:
+            self.stalls += 1
+        if self.average:
+            self.average.swap()
+        self.module.train()
+        if not self.report(outcome.rows, score):
+            outcome.status = STOPPED
+            return False
+        return self._after_stall()
+
+    def _after_stall(self) -> bool:
+        if self.stalls == 0 or self.schedule == "cosine":
+            return True
+        if self.stalls >= PATIENCE:
+            return False
+        if self.schedule == "plateau":
+            self.lr = max(self.lr * LR_CUT, LR_FLOOR)
+            self.outcome.cuts.append(self.outcome.rows)
+        return True
+
+    def _finish(self) -> None:
+        if self.best is not None:
+            self.module.load_state_dict(self.best)
+        else:
+            assert_finite(float(self.loss_sum), self.outcome.rows)
+            if self.average:
+                self.average.swap()
+            self.outcome.best_rows = self.outcome.rows
+        self.module.eval()
+
+
+def assert_finite(loss_sum: float, rows: int) -> None:
+    """Refuse a training that has diverged.
+
+    Raises:
+        TrainingError: the sum of losses is NaN or infinite.
+    """
+    if not math.isfinite(loss_sum):
+        raise TrainingError(
+            f"the loss must stay finite, but it is {loss_sum} after {rows:,} rows; lower the "
+            "learning rate or check numeric columns for extreme values"
+        )

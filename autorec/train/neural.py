@@ -1,0 +1,162 @@
+"""The neural family: networks of blocks, and the linear model as a network without any."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from autorec.build import Network, build
+from autorec.candidate import Candidate
+from autorec.errors import RankerError
+from autorec.job import Job, Report
+from autorec.schema import Layout
+from autorec.seeding import derive, numpy_rng, torch_seeded
+from autorec.tasks.base import Task
+from autorec.train.batches import Batches, Rows
+from autorec.train.fit import Array, Trained, TrainingData
+from autorec.train.loop import Budget, train
+
+if TYPE_CHECKING:
+    from autorec.data.store import Columns
+
+_FILE = "model.safetensors"
+_PREDICT_ROWS = 8192
+# Early stopping looks at this many validation rows; the score of a trial is read on all of them.
+_MONITOR_ROWS = 100_000
+_EVAL_ROWS = 1_000_000
+
+
+class NeuralModel:
+    """A trained network. Predictions are made in batches of 8,192 rows."""
+
+    def __init__(self, network: Network, task: Task, hash_cap: int | None = None) -> None:
+        self.network = network
+        self.task = task
+        self.hash_cap = hash_cap
+
+    def predict(self, columns: Columns) -> Array:
+        """Return predictions (N,), float64, in the task's units."""
+        outputs = network_outputs(self.network, Rows(columns))
+        return self.task.predict(outputs)
+
+    def save(self, folder: Path) -> None:
+        """Write `model.safetensors`."""
+        state = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        cap = {"hash_cap": str(self.hash_cap or 0)}
+        save_file(state, folder / _FILE, metadata=cap)
+
+
+def load(folder: Path, candidate: Candidate, layout: Layout, task: Task) -> NeuralModel:
+    """Read what `NeuralModel.save` wrote.
+
+    Raises:
+        RankerError: the file is missing, damaged, or holds another architecture.
+    """
+    path = folder / _FILE
+    try:
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as handle:
+            cap = int((handle.metadata() or {}).get("hash_cap", "0")) or None
+        state = load_file(path)
+        network = build(candidate, layout, hash_cap=cap)
+        network.load_state_dict(state)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise RankerError(
+            f"{path} must hold the weights of its candidate, but reading it failed: {error}"
+        ) from error
+    network.eval()
+    return NeuralModel(network, task, cap)
+
+
+def network_outputs(network: nn.Module, rows: Rows) -> np.ndarray:
+    """Return outputs (N,) float32 of a network in evaluation mode."""
+    network.eval()
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        parts = [network(batch.to(device)).cpu() for batch in rows.in_order(_PREDICT_ROWS)]
+    out: np.ndarray = torch.cat(parts).float().numpy() if parts else np.zeros(0, np.float32)
+    return out
+
+
+class _Monitor:
+    """Scores a network on at most `_MONITOR_ROWS` validation rows, the same at every call."""
+
+    def __init__(self, valid: Columns, task: Task) -> None:
+        if valid.n_rows > _MONITOR_ROWS:
+            rng = numpy_rng(0, "monitor", valid.n_rows)
+            picked = np.sort(rng.choice(valid.n_rows, _MONITOR_ROWS, replace=False))
+            valid = valid.take(picked)
+        self.columns = valid
+        self.rows = Rows(valid)
+        self.task = task
+
+    def __call__(self, network: nn.Module) -> float:
+        prediction = self.task.predict(network_outputs(network, self.rows))
+        metric, columns = self.task.metric, self.columns
+        label = np.asarray(columns.label)
+        value = metric(label, prediction, columns.weight, columns.group)
+        return self.task.score({self.task.eval_metric: value})
+
+
+def fit(
+    job: Job, data: TrainingData, report: Report, replay: Mapping[str, Any] | None = None
+) -> Trained:
+    """Train a network (see `autorec.train.fit.fit`)."""
+    recipe, cap = job.candidate.recipe, job.fidelity.hash_cap
+    network = build(job.candidate, data.layout, bias=data.task.bias(), seed=job.seed, hash_cap=cap)
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    batch_size = int(recipe.number("batch_size", 4096))
+    batches = Batches(data.train, batch_size, seed=derive(job.seed, "batches"))
+    started = time.perf_counter()
+    with torch_seeded(job.seed, "dropout"):
+        outcome = train(
+            network,
+            batches,
+            data.task,
+            recipe,
+            _budget(job, data, batches.n, replay),
+            evaluate=None if data.valid is None else _Monitor(data.valid, data.task),
+            report=report,
+            tables=network.tables(),
+        )
+    seconds = time.perf_counter() - started
+    return Trained(
+        NeuralModel(network.cpu(), data.task, cap),
+        job.candidate,
+        outcome.rows,
+        outcome.status,
+        outcome.history,
+        {
+            "params": sum(p.numel() for p in network.parameters()),
+            "flops": network.flops(),
+            "epochs": round(outcome.rows / batches.n, 3),
+            "best_rows": outcome.best_rows,
+            "rows_per_s": round(outcome.rows / max(seconds, 1e-9)),
+        },
+        {
+            "epochs": outcome.best_rows / batches.n,
+            "cuts": [cut / batches.n for cut in outcome.cuts if cut < outcome.best_rows],
+        },
+    )
+
+
+def _budget(job: Job, data: TrainingData, n: int, replay: Mapping[str, Any] | None) -> Budget:
+    """Return what training may use; without validation rows, what repeats `replay` on `n` rows."""
+
+    def late() -> bool:
+        return time.time() >= job.deadline or data.late()
+
+    eval_rows = data.eval_rows or min(n, _EVAL_ROWS)
+    if data.valid is not None:
+        return Budget(late, eval_rows, job.fidelity.rows)
+    plan = dict(replay or {"epochs": 1.0})
+    cuts = tuple(round(epoch * n) for epoch in plan.get("cuts", ()))
+    return Budget(late, eval_rows, max(1, round(plan["epochs"] * n)), cuts)

@@ -1,0 +1,33 @@
+"""Rating prediction: the DAG space with regularisation fitted to few ratings per user."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from autorec.architecture import Node
+from autorec.candidate import NEURAL, Candidate
+from autorec.search_spaces._dag import DagSpace
+
+
+class RatingSpace(DagSpace):
+    """MLP, FM and DCNv2 crosses, combined freely, for numbers such as stars.
+
+    Starts: a biased factorisation machine, and networks with strong L2 on the whole table: a rating
+    log has tens of ratings per user, and unregularised tables memorise them in two epochs.
+    """
+
+    name: ClassVar[str] = "rating"
+
+    def starts(self) -> list[tuple[str, Candidate]]:
+        if NEURAL not in self.families:
+            return []
+        mlp = Node("mlp", args=(("width", 256), ("layers", 2), ("dropout", 0.3), ("norm", "none")))
+        cross = Node("cross", args=(("layers", 2),))
+        fm = Node("fm")
+        strong, middle = (self.start_recipe(embedding_l2=l2) for l2 in (0.05, 5e-3))
+        return [
+            ("dnn", self.network([mlp], middle)),
+            ("deepfm", self.network([fm, mlp], middle, linear=True)),
+            ("fm", self.network([fm], middle, linear=True)),
+            ("dcnv2", self.network([cross, mlp], strong, linear=True)),
+        ]
