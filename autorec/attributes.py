@@ -39,12 +39,10 @@ class FittedAttributes:
         """The Optuna study of the search."""
         run, _ = self._need()
         if self._study is None:
-            from autorec.search.study import join_study
+            from autorec.search.study import load_study
 
             config = run.config
-            self._study = join_study(
-                run.folder, name=config.name, space=run.space(), storage=config.storage
-            )
+            self._study = load_study(run.folder, config.study, storage=config.storage)
         return self._study
 
     @property

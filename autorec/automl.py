@@ -154,7 +154,8 @@ class AutoRec(FittedAttributes):
             "interrupted": fitted.interrupted,
             "timings": fitted.timings,
         }
-        report = render(self) if tracker.on else None
+        report = render(self)
+        (fitted.run.folder / "report.html").write_text(report, encoding="utf-8")
         status = "KILLED" if fitted.interrupted else "FINISHED"
         tracker.finish(list(self._records()), status, report, facts)
         metric = fitted.run.task().eval_metric

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autorec.candidate import NEURAL, POPULARITY
-from autorec.errors import AutoRecError, BudgetError
+from autorec.errors import AutoRecError, BudgetError, TrainingError
 from autorec.job import Job
 from autorec.prepare import Prepared, timed
 from autorec.progress import Progress
@@ -113,13 +113,15 @@ class _Search:
     ) -> None:
         self.prepared, self.study, self.limits = prepared, study, limits
         self.run_, self.tracker, self.progress = prepared.run, tracker, progress
-        self.deadline = limits.end - self.finish_seconds() - _WIND_DOWN
+        self.wind_down = min(_WIND_DOWN, 0.05 * limits.total)
+        self.deadline = limits.end - self.finish_seconds() - self.wind_down
         self._checks = threading.Thread(target=self._check, name="checks", daemon=True)
 
     def finish_seconds(self) -> float:
         """Return the seconds that the ranker will take: it reads the log twice."""
         timings = self.prepared.timings
-        return _FINISH + timings.get("read", 0.0) + timings.get("encode", 0.0)
+        least = min(_FINISH, 0.08 * self.limits.total)
+        return least + timings.get("read", 0.0) + timings.get("encode", 0.0)
 
     def refit_seconds(self, winner: TrialRecord) -> float:
         """Return the seconds that training `winner` on all rows will take, encoding included."""
@@ -132,8 +134,11 @@ class _Search:
         return 1.1 * score.seconds * share * growth + 1.5 * encode + 0.5
 
     def refit_fits(self, winner: TrialRecord) -> bool:
-        """Tell whether the refit of `winner` ends in time."""
-        return time.time() + self.refit_seconds(winner) <= self.deadline
+        """Tell whether the refit of `winner` may end in time; it is left out if it does not.
+
+        The estimate comes from a worker that shared the machine, so that it is an upper one.
+        """
+        return time.time() + 0.8 * self.refit_seconds(winner) <= self.deadline + self.wind_down
 
     def best(self) -> TrialRecord | None:
         """Return the trial of the highest validation score whose weights are kept."""
@@ -151,7 +156,7 @@ class _Search:
             worker_environment(self.run_.config.threads),
             folder=self.run_.folder / "logs",
             study=self.study,
-            deadline=self.deadline + _WIND_DOWN,
+            deadline=self.deadline + self.wind_down,
         )
         try:
             with pool:
@@ -161,9 +166,13 @@ class _Search:
         except KeyboardInterrupt:
             self.progress.say("interrupted: the best model so far is kept")
             return True
+        except TrainingError as error:
+            if self.best() is None:
+                raise
+            self.progress.say(f"the search ended early: {error}")
         finally:
-            self.run_.stop_file.unlink(missing_ok=True)
             self._tick()
+            self.run_.stop_file.unlink(missing_ok=True)
         return False
 
     def _check(self) -> None:
@@ -198,7 +207,7 @@ class _Search:
     def _refit_reserve(self, best: TrialRecord | None) -> float:
         if not self.limits.refit or best is None or not math.isfinite(self.limits.end):
             return 0.0
-        needed = self.refit_seconds(best)
+        needed = self.refit_seconds(best) + 2 * self.wind_down
         return needed if needed <= _REFIT_SHARE * self.limits.total else 0.0
 
     def _drop_old_weights(self, trials: list[TrialRecord]) -> None:

@@ -59,6 +59,7 @@ class RunConfig:
     mlflow_run_id: str | None = None
     tracking_uri: str | None = None
     fingerprint: str = ""
+    study: str = ""
     winner: int | None = None
     refitted: bool = False
 

@@ -23,6 +23,7 @@ def open_search(run: Run, space: Space) -> optuna.Study:
 
     config = run.config
     study = open_study(run.folder, name=config.name, space=space, storage=config.storage)
+    run.write(study=study.study_name)
     enqueue_baselines(study, space)
     for name, candidate in space.starts():
         enqueue_candidate(study, space, candidate, name)

@@ -110,7 +110,7 @@ class Tracker:
         )
 
     def finish(
-        self, trials: list[TrialRecord], status: str, report: str | None, facts: dict[str, Any]
+        self, trials: list[TrialRecord], status: str, report: str, facts: dict[str, Any]
     ) -> None:
         """Log what is left, the report and the facts of the winner, and close the parent run."""
         if not self.on or not self._thread.ident:
@@ -119,8 +119,7 @@ class Tracker:
         self.log(trials)
         if self._logger is None:
             return
-        if report is not None:
-            self._logger.log_artifact_text("report.html", report)
+        self._logger.log_artifact_text("report.html", report)
         self._logger.log_artifact_json("fit.json", facts)
         self._logger.finish(status)
 

@@ -23,8 +23,8 @@ from autorec.data.paths import TEXT, File, told
 from autorec.data.reading import Source, first_line, readable
 from autorec.errors import DataError
 
-_FIRST = 16 << 20  # bytes that the first guess of the types looks at
-_BLOCK = 4 << 20
+_FIRST = 4 << 20  # bytes that the first guess of the types looks at
+_WIDEST = 256 << 20  # bytes of the longest line
 _CONFLICT = re.compile(
     r"CSV column #(\d+): (?:Row #\d+: )?CSV conversion error to ([^:]+): (.*)", re.DOTALL
 )
@@ -50,7 +50,7 @@ class CsvSource(Source):
         self.files = tuple(files)
         self._dialects = [sniff(file.path) for file in self.files]
         self._types: dict[str, Any] = {}
-        self._risky: set[str] = set()  # floats that began as integers: exact below 2**53 only
+        self._fractions: set[tuple[int, str]] = set()  # large floats that were no integers
         self._notes: dict[str, str] = {}
         names = self._dialects[0].names
         for at, file in enumerate(self.files):
@@ -70,13 +70,18 @@ class CsvSource(Source):
                     yield keyed(_blank_as_null(batch), file, self._keys)
 
     def _reader(
-        self, at: int, types: dict[str, Any], include: Sequence[str] = (), block: int = 0
+        self, at: int, types: dict[str, Any], include: Sequence[str] = (), *, first: bool = False
     ) -> Any:
+        """Return a reader of a file, or one that gives the first block of it only."""
         dialect = self._dialects[at]
+        stream = pa.input_stream(str(self.files[at].path), compression=dialect.packed)
+        if first:
+            with stream as whole:
+                stream = pa.BufferReader(whole.read(_FIRST + 1))
         return csv.open_csv(
-            pa.input_stream(str(self.files[at].path), compression=dialect.packed),
+            stream,
             csv.ReadOptions(
-                block_size=block or _BLOCK,
+                block_size=_FIRST if first else dialect.block,
                 skip_rows=dialect.skip,
                 column_names=list(dialect.names),
                 encoding=dialect.encoding,
@@ -96,13 +101,13 @@ class CsvSource(Source):
         return types
 
     def _guess(self, at: int) -> dict[str, Any]:
-        with self._reader(at, {}, block=_FIRST) as reader:
+        with self._reader(at, {}, first=True) as reader:
             types = {field.name: field.type for field in reader.schema}
         # Arrow calls text that is not UTF-8 binary; the pass over all rows finds the encoding.
         types = {n: pa.string() if pa.types.is_binary(kind) else kind for n, kind in types.items()}
         numbers = {n: pa.string() for n, k in types.items() if k in (pa.int64(), pa.float64())}
         if numbers:
-            with self._reader(at, numbers, list(numbers), _FIRST) as reader:
+            with self._reader(at, numbers, list(numbers), first=True) as reader:
                 for name, values in _columns(next(iter(reader), None)):
                     pattern = _PADDED if types[name] == pa.int64() else _LONG
                     found = values.filter(pc.match_substring_regex(values, pattern))
@@ -118,7 +123,6 @@ class CsvSource(Source):
                 self._types[name] = kind
             elif {held, kind} == {pa.int64(), pa.float64()}:
                 self._types[name] = pa.float64()
-                self._risky.add(name)
             elif not pa.types.is_null(kind):
                 self._notes.setdefault(name, f"read as text: files have it as {held} and {kind}")
                 self._types[name] = pa.string()
@@ -127,27 +131,39 @@ class CsvSource(Source):
         """Read every file until the types fit all its rows; return the number of rows."""
         counts: list[int] = []
         while len(counts) < len(self.files):
-            before = self._types.copy()
-            at = len(counts)
+            at, floats = len(counts), self._floats()
             counts.append(self._retrying(at, lambda at=at: self._scan(at)))
-            if self._risky and before != self._types:
+            if self._floats() - floats:
                 counts = []  # what was exact as integers may not be as floats
         return sum(counts)
 
+    def _floats(self) -> set[str]:
+        return {name for name, kind in self._types.items() if kind == pa.float64()}
+
     def _scan(self, at: int) -> int:
-        rows = 0
+        rows, floats = 0, [name for name in self._floats() if (at, name) not in self._fractions]
         with self._reader(at, self._types) as reader:
             for batch in reader:
                 rows += batch.num_rows
                 if _goes_over_lines(batch) and not self._dialects[at].multiline:
                     self._judge_quotes(at)
                     raise _Again
-                for name in list(self._risky):
+                for name in floats:
                     top = pc.max(pc.abs(batch[name])).as_py()
                     if top is not None and top >= EXACT:
-                        self._as_text(name, pa.int64(), f"{top:.0f}")
+                        self._judge_float(at, name)
                         raise _Again
         return rows
+
+    def _judge_float(self, at: int, name: str) -> None:
+        """Read a column of floats as text if one of them is an integer that no float holds."""
+        with self._reader(at, {name: pa.string()}, [name]) as reader:
+            for batch in reader:
+                found = batch[name].filter(pc.match_substring_regex(batch[name], _LONG))
+                if len(found):
+                    self._as_text(name, pa.float64(), found[0].as_py())
+                    return
+        self._fractions.add((at, name))
 
     def _judge_quotes(self, at: int) -> None:
         """Decide whether a value goes over lines or a quote that never closes swallows them."""
@@ -170,7 +186,7 @@ class CsvSource(Source):
                     try:
                         return read()
                     except pa.ArrowInvalid as error:
-                        if not self._widened(at, str(error)):
+                        if not (self._lengthened(at, error) or self._widened(at, str(error))):
                             raise
             except _Again:
                 continue
@@ -178,6 +194,14 @@ class CsvSource(Source):
                 first = first or error
                 if not self._reworded(at):
                     raise _unreadable(path, first) from first
+
+    def _lengthened(self, at: int, error: Exception) -> bool:
+        """Read larger blocks if a line did not fit into one; tell whether that was it."""
+        dialect = self._dialects[at]
+        if "straddling" not in str(error) or dialect.block >= _WIDEST:
+            return False
+        self._dialects[at] = replace(dialect, block=8 * dialect.block)
+        return True
 
     def _widened(self, at: int, message: str) -> bool:
         """Widen the type of the column that an error of Arrow names; tell whether it did."""
@@ -199,13 +223,10 @@ class CsvSource(Source):
             self._as_text(name, held, text)
         else:
             self._types[name] = kind
-            if held == pa.int64():
-                self._risky.add(name)
         return True
 
     def _as_text(self, name: str, held: Any, value: str) -> None:
         self._types[name] = pa.string()
-        self._risky.discard(name)
         if not pa.types.is_null(held):
             self._notes[name] = f"read as text: as {held} its value {value!r} would not be exact"
 

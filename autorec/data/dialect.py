@@ -18,6 +18,7 @@ from autorec.errors import DataError, SchemaError
 
 SEPARATORS = (",", "\t", "|", ";")
 _SAMPLE = 1 << 18
+_BLOCK = 1 << 20  # Arrow reads 32 blocks ahead
 _LINES = 100
 _AGREE = 0.8  # share of lines that must have as many values as the header to trust a separator
 _UTF8, _LATIN1, _UTF16 = "utf8", "latin-1", "utf-16"  # pyarrow reads "utf8" without a copy
@@ -33,6 +34,7 @@ class Dialect:
         packed: "gzip", "bz2", "zstd" or None.
         quoted: whether a value may stand in double quotes.
         multiline: whether a quoted value may go over several lines.
+        block: bytes that are parsed at a time.
     """
 
     names: tuple[str, ...]
@@ -40,6 +42,7 @@ class Dialect:
     skip: int
     encoding: str
     packed: str | None
+    block: int
     quoted: bool = True
     multiline: bool = False
 
@@ -69,7 +72,7 @@ def sniff(path: Path) -> Dialect:
     body = [line for line in lines[blank:] if line.strip()][:_LINES]
     separator = _separator(path, body)
     names = _names(path, separator, _values(body[0], separator))
-    return Dialect(names, separator, blank + 1, encoding, packed)
+    return Dialect(names, separator, blank + 1, encoding, packed, _BLOCK)
 
 
 def _decoded(path: Path, sample: bytes) -> tuple[str, str]:

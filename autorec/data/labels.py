@@ -229,7 +229,7 @@ def _numbers(array: Any) -> npt.NDArray[np.float32]:
     large = np.abs(values) > _LARGEST
     if large.any():
         raise DataError(
-            f"a label must fit a 32-bit float, but {values[large][0]!r} is in "
+            f"a label must fit a 32-bit float, but {float(values[large][0])!r} is in "
             f"{int((values == values[large][0]).sum())} of {len(values)} rows; rescale the column"
         )
     return values.astype(np.float32)

@@ -111,14 +111,29 @@ def join_study(
     Raises:
         ConfigError: there is no such study.
     """
-    memory = open_journal(folder) if storage is None else storage
     full = study_name(name, space, final=final)
+    return load_study(folder, full, storage=storage, sampler=sampler)
+
+
+def load_study(
+    folder: Path,
+    full: str,
+    *,
+    storage: str | BaseStorage | None = None,
+    sampler: optuna.samplers.BaseSampler | None = None,
+) -> Study:
+    """Return a study by its full name: readable long after its space has changed.
+
+    Raises:
+        ConfigError: there is no such study.
+    """
+    memory = open_journal(folder) if storage is None else storage
     try:
         with _quiet():
             return optuna.load_study(study_name=full, storage=memory, sampler=sampler)
     except KeyError as error:
         raise ConfigError(
-            f"a worker joins a study that was opened before, but there is no {full!r} in "
+            f"a study is opened before it is joined, but there is no {full!r} in "
             f"{folder if storage is None else storage}; open it first, with the same columns"
         ) from error
 

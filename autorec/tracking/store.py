@@ -233,7 +233,9 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            # Untagged, the web page opens in its view for language-model traces.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=tags))
         except MlflowException:  # another process made it in between
             found = client.get_experiment_by_name(name)
             if found is None:

@@ -6,6 +6,7 @@ import csv as python_csv
 import gc
 import gzip
 import itertools
+import math
 import os
 import re
 import subprocess
@@ -644,7 +645,7 @@ def text(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Types are guessed from the first hundred bytes or so, and every later one is a surprise."""
     monkeypatch.setattr(delimited, "_FIRST", 100)
-    monkeypatch.setattr(delimited, "_BLOCK", 80)
+    monkeypatch.setattr(dialect, "_BLOCK", 80)
 
 
 LATE = "\n".join(f"{k},{k}" for k in range(100, 200))
@@ -725,6 +726,7 @@ def test_columns_that_begin_otherwise_are_settled_too(
         ("01002 94110", "string", ["01002", "94110"]),
         ("0 1", "int64", [0, 1]),
         ("0.5 1", "double", [0.5, 1.0]),
+        ("1e300 0.5 inf", "double", [1e300, 0.5, math.inf]),
         ("true false", "bool", [True, False]),
         ("a ä", "string", ["a", "ä"]),
         ("2024-01-31 2024-02-01", "date32[day]", [date(2024, 1, 31), date(2024, 2, 1)]),
@@ -777,7 +779,7 @@ CELLS = st.one_of(
 def test_any_csv_reads_as_if_all_of_it_were_seen_at_once(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(st.lists(st.tuples(CELLS, CELLS, st.integers(1, 12)), min_size=1, max_size=12))
     def check(runs: list[tuple[str, str, int]]) -> None:
         rows = [(a, b, "1") for a, b, times in runs for _ in range(times)]
@@ -829,6 +831,13 @@ def test_a_value_may_go_over_lines(tmp_path: Path) -> None:
         python_csv.writer(file).writerows([("a", "b"), *rows])
     found = rows_of(open_source(path))
     assert found == [{"a": int(a), "b": b or None} for a, b in rows]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_line_may_be_longer_than_a_block(tmp_path: Path) -> None:
+    rows = ["x" * length for length in (5, 10, 90, 700, 5000, 5)]
+    content = "a,b\n" + "".join(f"{row},1\n" for row in rows)
+    assert open_source(text(tmp_path, content)).to_table()["a"].to_pylist() == rows
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -903,14 +912,21 @@ def test_real_files(data_root: Path) -> None:
         open_source(data_root / "ml-100k" / "README")
 
 
+@pytest.fixture
+def memory() -> None:
+    if not Path("/proc/self/status").is_file():
+        pytest.skip("the peak memory of a process is read from /proc, which is absent")
+
+
 def grown(code: str) -> float:
     """Return by how many MB the peak memory of a process grows while `code` runs."""
+    # Not ru_maxrss: it begins with what the parent held when it forked.
     program = f"""
-    import resource, sys
+    import re, sys
     import numpy, pandas, pyarrow.parquet, pyarrow.dataset, pyarrow.csv, polars
     from autorec.data.sources import open_source
     def peak():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
     for warm in open_source(polars.LazyFrame({{"x": [1]}})).batches():
         pass
     before = peak()
@@ -926,6 +942,7 @@ def grown(code: str) -> float:
 READ_ALL = "print(file=sys.stderr) if sum(b.num_rows for b in {}) else sys.exit('no rows')"
 
 
+@pytest.mark.usefixtures("memory")
 def test_a_large_parquet_file_is_not_held(tmp_path: Path) -> None:
     """One row group of 230 MB: read whole it grows by that much."""
     n = 2_400_000
@@ -941,6 +958,7 @@ def test_a_large_parquet_file_is_not_held(tmp_path: Path) -> None:
     assert grown(READ_ALL.format(f"{dataset}.batches(['c0', 'c7'])")) < 110
 
 
+@pytest.mark.usefixtures("memory")
 def test_a_large_csv_file_is_not_held(tmp_path: Path) -> None:
     path = tmp_path / "big.csv"
     line = b"12345678,9876543210,some words here,0.25,2024-01-31 12:00:00\n"
@@ -950,9 +968,10 @@ def test_a_large_csv_file_is_not_held(tmp_path: Path) -> None:
             file.write(line * 40_000)
     assert path.stat().st_size > 140e6
     code = READ_ALL.format(f"open_source({str(path)!r}).batches(['user', 'x'])")
-    assert grown(code) < 120
+    assert grown(code) < 110
 
 
+@pytest.mark.usefixtures("memory")
 def test_a_large_lazy_frame_is_not_held() -> None:
     """60 million rows, 960 MB where they are collected."""
     frame = "polars.LazyFrame({'a': range(12000)}).join(polars.LazyFrame({'b': range(5000)}), "
@@ -960,6 +979,7 @@ def test_a_large_lazy_frame_is_not_held() -> None:
     assert grown(code) < 300
 
 
+@pytest.mark.usefixtures("memory")
 def test_a_large_generator_is_not_held() -> None:
     code = (
         "made = (pyarrow.record_batch({'x': numpy.arange(i, i + 10**6)}) for i in range(25))\n"
