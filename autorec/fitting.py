@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autorec.candidate import NEURAL, POPULARITY
@@ -87,6 +87,8 @@ def run_fit(prepared: Prepared, limits: Limits, tracker: Tracker, progress: Prog
     search = _Search(prepared, study, limits, tracker, progress)
     with timed(timings, "search"):
         interrupted = search.run()
+        if not interrupted and search.reserved_in_vain():
+            interrupted = search.run()
     winner = search.best() or train_baseline(run, study, space)
     again = None
     if limits.refit and not interrupted and winner.candidate and search.refit_fits(winner):
@@ -115,6 +117,7 @@ class _Search:
         self.run_, self.tracker, self.progress = prepared.run, tracker, progress
         self.wind_down = min(_WIND_DOWN, 0.05 * limits.total)
         self.deadline = limits.end - self.finish_seconds() - self.wind_down
+        self.reserved = False
         self._checks = threading.Thread(target=self._check, name="checks", daemon=True)
 
     def finish_seconds(self) -> float:
@@ -140,6 +143,23 @@ class _Search:
         """
         return time.time() + 0.8 * self.refit_seconds(winner) <= self.deadline + self.wind_down
 
+    def reserved_in_vain(self) -> bool:
+        """Tell whether time was kept for a refit that now takes too long, and is left to search.
+
+        The trials that were running when the search stopped may have brought a new winner.
+        """
+        best = self.best()
+        left = self.deadline - time.time()
+        if (
+            not self.reserved
+            or best is None
+            or self.refit_fits(best)
+            or not left > 0.1 * self.limits.total
+        ):
+            return False
+        self.limits = replace(self.limits, refit=False)
+        return True
+
     def best(self) -> TrialRecord | None:
         """Return the trial of the highest validation score whose weights are kept."""
         from autorec.search.records import records
@@ -161,7 +181,8 @@ class _Search:
         try:
             with pool:
                 self.tracker.begin()  # importing MLflow takes seconds in which workers start too
-                self._checks.start()
+                if not self._checks.ident:
+                    self._checks.start()
                 pool.wait(self._tick, every=_POLL)
         except KeyboardInterrupt:
             self.progress.say("interrupted: the best model so far is kept")
@@ -201,7 +222,9 @@ class _Search:
         self._drop_old_weights(trials)
         self.tracker.log(trials)
         self.progress.update(trials, best, self.limits)
-        if time.time() >= self.deadline - self._refit_reserve(best):
+        reserve = self._refit_reserve(best)
+        if time.time() >= self.deadline - reserve:
+            self.reserved = reserve > 0
             self.run_.stop_file.touch()
 
     def _refit_reserve(self, best: TrialRecord | None) -> float:

@@ -37,7 +37,7 @@ class Tracker:
 
     def begin(self) -> None:
         """Open the store in the background."""
-        if self.on:
+        if self.on and not self._thread.ident:
             self._thread.start()
 
     def _open(self) -> None:

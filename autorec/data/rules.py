@@ -19,6 +19,8 @@ from autorec.data.hashing import UInts, hash_rows, hash_values
 from autorec.data.streaming import stream
 from autorec.schema import Kind
 
+# Below one row in a thousand, equal rows are chance and move no score.
+_FEW = 1e-3
 _LEAST = 20  # with fewer rows, uniqueness is chance
 
 
@@ -132,7 +134,7 @@ def shared_rows(facts: Facts) -> Iterator[Finding]:
     share = float(np.isin(hash_rows({name: tuning[name] for name in keys}), known).mean())
     if share:
         yield Finding(
-            "warning",
+            "warning" if share >= _FEW else "info",
             None,
             "shared_rows",
             f"tuning rows must be new, but {share:.2%} of the sampled ones have the same "

@@ -109,6 +109,20 @@ class Capsule:
         return self.table.__arrow_c_stream__(requested_schema)
 
 
+class Flag(pa.ExtensionType):  # type: ignore[misc]
+    """A type of some other library over a plain one."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.int8(), "test.flag")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage: Any, serialized: bytes) -> Flag:
+        return cls()
+
+
 CONTAINERS: dict[str, Callable[[pa.Table, Path], Any]] = {
     "table": lambda t, _: t,
     "batch": lambda t, _: t.combine_chunks().to_batches()[0],
@@ -255,7 +269,7 @@ def test_wide_rows_come_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
             [[1.5, 2.0]],
         ),
         (
-            pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, 0], pa.int8())),
+            pa.ExtensionArray.from_storage(Flag(), pa.array([1, 0], pa.int8())),
             "int8",
             [1, 0],
         ),
