@@ -169,7 +169,12 @@ def decoded(array: Any, to: Any) -> Any:
         return decoded(pc.run_end_decode(array), to)
     if _is(kind, "list_view") or _is(kind, "large_list_view"):
         return pa.array(array.to_pylist(), to)  # pyarrow 25 casts a trailing null to a bad array
-    return array.cast(to)
+    try:
+        return array.cast(to)
+    except pa.ArrowNotImplementedError:
+        if not _has_views(kind):
+            raise
+        return pa.array(array.to_pylist(), to)  # pyarrow 17 casts no views
 
 
 def conformed(batch: Any, schema: Any) -> Any:
@@ -250,6 +255,12 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its class where it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0][:300].rstrip(".") if text else type(error).__name__
+
+
+def _has_views(kind: Any) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _has_views(kind.value_type)
+    return _is(kind, "string_view") or _is(kind, "binary_view")
 
 
 def _is(kind: Any, name: str) -> bool:

@@ -63,6 +63,7 @@ class Trained:
     `history` holds one row per evaluation. `replay` holds what a refit on other rows needs to
     repeat
     the training without a validation set: epochs and learning-rate cuts, or boosting rounds.
+    `valid_prediction` (N,) is left by a family that has it at hand, and computed otherwise.
     """
 
     model: Model
@@ -107,9 +108,10 @@ def fit(
     trained: Trained = family.fit(job, data, report, replay)
     trained.info.setdefault("n_train", data.train.n_rows)
     if data.valid is not None:
-        prediction = trained.model.predict(data.valid)
-        trained.valid_prediction = prediction
         valid = data.valid
+        prediction = trained.valid_prediction
+        if prediction is None:
+            prediction = trained.valid_prediction = trained.model.predict(valid)
         trained.metrics = data.task.metrics(valid.label, prediction, valid.weight, valid.group)  # type: ignore[arg-type]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     trained.info.setdefault("memory_mb", round(peak, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from autorec.seeding import derive, numpy_rng, torch_seeded
 from autorec.tasks.base import Task
 from autorec.train.batches import Batches, Rows
 from autorec.train.fit import Array, Trained, TrainingData
-from autorec.train.loop import Budget, train
+from autorec.train.loop import IMPROVED, Budget, train
 
 if TYPE_CHECKING:
     from autorec.data.store import Columns
@@ -90,6 +91,7 @@ class _Monitor:
     """Scores a network on at most `_MONITOR_ROWS` validation rows, the same at every call."""
 
     def __init__(self, valid: Columns, task: Task) -> None:
+        whole = valid.n_rows
         if valid.n_rows > _MONITOR_ROWS:
             rng = numpy_rng(0, "monitor", valid.n_rows)
             picked = np.sort(rng.choice(valid.n_rows, _MONITOR_ROWS, replace=False))
@@ -97,13 +99,18 @@ class _Monitor:
         self.columns = valid
         self.rows = Rows(valid)
         self.task = task
+        self.whole = len(self.columns) == whole
+        self.best_score, self.best_prediction = -math.inf, np.zeros(0)
 
     def __call__(self, network: nn.Module) -> float:
         prediction = self.task.predict(network_outputs(network, self.rows))
         metric, columns = self.task.metric, self.columns
         label = np.asarray(columns.label)
         value = metric(label, prediction, columns.weight, columns.group)
-        return self.task.score({self.task.eval_metric: value})
+        score = self.task.score({self.task.eval_metric: value})
+        if score > self.best_score + IMPROVED:
+            self.best_score, self.best_prediction = score, prediction
+        return score
 
 
 def fit(
@@ -115,6 +122,7 @@ def fit(
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = int(recipe.number("batch_size", 4096))
     batches = Batches(data.train, batch_size, seed=derive(job.seed, "batches"))
+    monitor = None if data.valid is None else _Monitor(data.valid, data.task)
     started = time.perf_counter()
     with torch_seeded(job.seed, "dropout"):
         outcome = train(
@@ -123,7 +131,7 @@ def fit(
             data.task,
             recipe,
             _budget(job, data, batches.n, replay),
-            evaluate=None if data.valid is None else _Monitor(data.valid, data.task),
+            evaluate=monitor,
             report=report,
             tables=network.tables(),
         )
@@ -145,6 +153,7 @@ def fit(
             "epochs": outcome.best_rows / batches.n,
             "cuts": [cut / batches.n for cut in outcome.cuts if cut < outcome.best_rows],
         },
+        valid_prediction=monitor.best_prediction if monitor and monitor.whole else None,
     )
 
 

@@ -415,7 +415,7 @@ def test_a_read_out_reader_says_so() -> None:
         (7, "data must be a pandas, polars or Arrow table.* but got int; convert it"),
         (None, "but got NoneType"),
         (np.zeros(3), "but got numpy.ndarray"),
-        (pd.Series([1]), "an Arrow stream must be one of record batches, but that of Series"),
+        (pd.Series([1]), "but (that of Series is not: .*; give a table|got pandas.*Series; conv)"),
         (pl.Series([1]), "an Arrow stream must be one of record batches, but that of Series"),
         (object, "but got type"),
         ([], "a table must have rows, but the list is empty"),
