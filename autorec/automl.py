@@ -121,7 +121,6 @@ class AutoRec(FittedAttributes):
             search=search,
             space=search_space,
             seed=self.seed,
-            workers=limits.workers,
             threads=threads,
             storage=storage,
         )

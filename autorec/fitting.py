@@ -22,7 +22,7 @@ from autorec.prepare import Prepared, timed
 from autorec.progress import Progress
 from autorec.refit import Refitted, refit
 from autorec.run import Run
-from autorec.searching import open_search, train_baseline, worker_environment
+from autorec.searching import open_search, record_refit, train_baseline, worker_environment
 from autorec.seeding import derive
 from autorec.track import Tracker
 from autorec.trials import best_of, load_trial_model
@@ -95,6 +95,8 @@ def run_fit(prepared: Prepared, limits: Limits, tracker: Tracker, progress: Prog
         progress.say(f"refit {winner.name} on all rows")
         with timed(timings, "refit"):
             again = _refit_guarded(prepared, winner, limits, search, progress)
+        if again is not None:
+            record_refit(run, space, winner, again.rows, again.seconds)
     with timed(timings, "finish"):
         ranker = _make_ranker(prepared, winner, again)
         ranker.save(run.folder / "ranker")

@@ -56,7 +56,6 @@ class Options:
     search: str = "tpe"
     space: str | Mapping[str, Any] = "auto"
     seed: int = 0
-    workers: int = 1
     threads: int = 1
     storage: str | None = None
 

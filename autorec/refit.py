@@ -7,18 +7,30 @@ that ids which only occur in the newest rows get rows of their own.
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autorec.errors import BudgetError
+from autorec.errors import BudgetError, TrainingError
 from autorec.job import COMPLETE, Job
 from autorec.prepare import Prepared
+from autorec.run import Run
+from autorec.searching import worker_environment
 
 if TYPE_CHECKING:
     from autorec.data.encoder import Encoder
     from autorec.data.sources import Source
     from autorec.train.fit import Model
+
+# Seconds that the worker gets beyond its deadline to notice it and write what it has.
+_GRACE = 3.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,8 @@ class Refitted:
 
     model: Model
     encoder: Encoder
+    rows: int
+    seconds: float
 
 
 class _Both:
@@ -56,32 +70,76 @@ def whole(prepared: Prepared) -> Any:
 
 
 def refit(prepared: Prepared, job: Job, replay: Mapping[str, Any]) -> Refitted:
-    """Train the candidate of `job` on all rows.
+    """Train the candidate of `job` on all rows, in a process of its own.
+
+    A worker is started for it as for a trial: its threads wait asleep (which has to be set before
+    OpenMP is loaded, long ago in this process), and its memory returns to the system.
 
     Raises:
-        BudgetError: the deadline came first; half a schedule is worse than the search's own
-        weights.
-        TrainingError: training diverged.
+        BudgetError: the deadline came first; half a schedule is worse than the weights at hand.
+        TrainingError: training failed; the message is the worker's.
     """
-    import torch
-
     from autorec.data.encoder import Encoder
     from autorec.data.store import write_columns
-    from autorec.train.fit import TrainingData, fit
+    from autorec.train.fit import load_model
 
     run, rows = prepared.run, whole(prepared)
     schema, task = run.schema(), run.task()
     wanted = [field.name for field in schema.features]
     encoder = Encoder.fit(lambda: rows.batches(wanted), schema)
-    folder = run.folder / "columns"
-    columns = write_columns(rows, schema, encoder, task.label_map, None, folder, part="all")["all"]
-    data = TrainingData(columns, None, encoder.layout, task, schema.item)
-    before = torch.get_num_threads()
-    torch.set_num_threads(job.threads)
-    try:
-        trained = fit(job, data, lambda rows, score: True, replay=replay)
-    finally:
-        torch.set_num_threads(before)
-    if trained.status != COMPLETE:
+    write_columns(rows, schema, encoder, task.label_map, None, run.folder / "columns", part="all")
+    folder = run.folder / "refit"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    asked = {"job": job.to_json(), "replay": dict(replay)}
+    (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+    _work(run.folder, job)
+    done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+    if done["status"] != COMPLETE:
         raise BudgetError("the time limit came before the refit's end; the search's weights stay")
-    return Refitted(trained.model, encoder)
+    model = load_model(folder / "model", job.candidate, encoder.layout, task)
+    return Refitted(model, encoder, done["rows"], done["seconds"])
+
+
+def _work(folder: Path, job: Job) -> None:
+    command = [sys.executable, "-m", "autorec.worker", str(folder), "refit", str(os.getpid())]
+    log = folder / "logs" / "refit.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            env=worker_environment(job.threads),
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout=max(1.0, job.deadline - time.time()) + _GRACE)
+        except subprocess.TimeoutExpired:
+            raise BudgetError("the refit did not end in time; the search's weights stay") from None
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if code:
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise TrainingError(f"a refit ends with code 0, but got {code}: {' '.join(last)}")
+
+
+def refit_here(run: Run) -> None:
+    """Do, in the worker, what `refit` has asked for in the run folder."""
+    import torch
+
+    from autorec.train.fit import TrainingData, fit
+
+    folder = run.folder / "refit"
+    asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
+    job = Job.from_json(asked["job"])
+    torch.set_num_threads(job.threads)
+    columns = run.columns("all")
+    data = TrainingData(columns, None, columns.layout, run.task(), run.schema().item)
+    trained = fit(job, data, lambda rows, score: True, replay=asked["replay"])
+    (folder / "model").mkdir()
+    trained.model.save(folder / "model")
+    done = {"status": trained.status, "rows": trained.rows, "seconds": trained.seconds}
+    (folder / "done.json").write_text(json.dumps(done), encoding="utf-8")

@@ -6,6 +6,7 @@ on.
     columns/train|valid encoded rows, memory-mapped by every worker
     study.journal       the Optuna study
     trials/00007/       weights, validation predictions and curve of one trial
+    refit/              the winner trained on all rows
     mlflow.db           the MLflow store, where none is named
     ranker/             the deployable winner
 """

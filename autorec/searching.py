@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from autorec.errors import BudgetError
+from autorec.job import Score
 from autorec.run import Run
 from autorec.trials import best_of
 
@@ -28,6 +29,17 @@ def open_search(run: Run, space: Space) -> optuna.Study:
     for name, candidate in space.starts():
         enqueue_candidate(study, space, candidate, name)
     return study
+
+
+def record_refit(run: Run, space: Space, winner: TrialRecord, rows: int, seconds: float) -> None:
+    """Write the refit of `winner` into the run's final study, apart from the search."""
+    from autorec.search.study import add_refit, open_study
+
+    config, metrics = run.config, dict(winner.score.metrics) if winner.score else {}
+    final = open_study(
+        run.folder, name=config.name, space=space, storage=config.storage, final=True
+    )
+    add_refit(final, winner, Score(float(winner.value or 0.0), metrics, rows, seconds))
 
 
 def enqueue_baselines(study: optuna.Study, space: Space) -> None:

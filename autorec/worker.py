@@ -1,4 +1,4 @@
-"""One search worker: `python -m autorec.worker RUN_FOLDER DEADLINE PARENT_PID`.
+"""One worker: `python -m autorec.worker RUN_FOLDER DEADLINE PARENT_PID N_TRIALS`, or a refit.
 
 A process of its own, started by name rather than forked or spawned: a user's script needs no
 `__main__` guard, and a worker that runs out of memory takes nothing with it.
@@ -99,6 +99,13 @@ def work(folder: Path, deadline: float, parent: int, n_trials: int | None) -> No
 
 def main() -> None:
     """Read the arguments and work."""
+    if sys.argv[2] == "refit":
+        from autorec.refit import refit_here
+        from autorec.search.process import die_with_parent
+
+        die_with_parent(int(sys.argv[3]))
+        refit_here(Run.open(sys.argv[1]))
+        return
     folder, deadline, parent, n_trials = sys.argv[1:5]
     limit = int(n_trials)
     try:

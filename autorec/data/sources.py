@@ -119,7 +119,9 @@ class _DatasetSource(Source):
         super().__init__(dataset.schema, rows, f"Arrow dataset: {rows} rows, {width} columns")
 
     def _stream(self, columns: list[str], batch_rows: int) -> Iterator[Any]:
-        # Read-ahead is bounded: by default 16 batches and 4 files are in flight.
+        # Arrow holds whole row groups, and by default 16 batches and 4 files are in flight. On 24
+        # row groups of 10 MB: 180 MB, with bounds but no buffer 298 MB, with both 86 MB (pyarrow
+        # 25, 2 cores, 2026-11).
         options: dict[str, Any] = {"batch_readahead": 2, "fragment_readahead": 1}
         if isinstance(getattr(self._dataset, "format", None), ds.ParquetFileFormat):
             options["fragment_scan_options"] = _BUFFERED

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autorec.candidate import Candidate
 from autorec.errors import ConfigError
+from autorec.job import Score
 from autorec.search.engine import FINISHED, worth
 from autorec.search.journal import open_journal
 from autorec.search.process import Process
@@ -25,6 +26,7 @@ from autorec.space import Space
 
 __all__ = [
     "TrialRecord",
+    "add_refit",
     "enqueue_candidate",
     "fail_dead",
     "fail_worker",
@@ -155,6 +157,23 @@ def enqueue_candidate(
     else:
         study.enqueue_trial({}, user_attrs={**attrs, "candidate": candidate.to_json()})
     return True
+
+
+def add_refit(study: Study, winner: TrialRecord, score: Score) -> None:
+    """Write the refit of `winner` into the final study.
+
+    A refit has no validation rows of its own: its value is the winner's, and says so.
+    """
+    if winner.candidate is None or winner.value is None:
+        raise ConfigError(f"only a scored trial is refitted, but got trial {winner.number}")
+    attrs = {
+        "name": f"{winner.name} refit",
+        "key": winner.key,
+        "candidate": winner.candidate.to_json(),
+        "score": score.to_json(),
+        "value_of_trial": winner.number,
+    }
+    study.add_trial(optuna.trial.create_trial(value=winner.value, user_attrs=attrs))
 
 
 def _start_from_other_versions(study: Study, name: str, space: Space) -> None:

@@ -22,7 +22,7 @@ from autorec.seeding import derive, numpy_rng, torch_seeded
 from autorec.tasks.base import Task
 from autorec.train.batches import Batches, Rows
 from autorec.train.fit import Array, Trained, TrainingData
-from autorec.train.loop import IMPROVED, Budget, train
+from autorec.train.loop import IMPROVED, Budget, Outcome, train
 
 if TYPE_CHECKING:
     from autorec.data.store import Columns
@@ -120,8 +120,8 @@ def fit(
     recipe, cap = job.candidate.recipe, job.fidelity.hash_cap
     network = build(job.candidate, data.layout, bias=data.task.bias(), seed=job.seed, hash_cap=cap)
     network.to("cuda" if torch.cuda.is_available() else "cpu")
-    batch_size = int(recipe.number("batch_size", 4096))
-    batches = Batches(data.train, batch_size, seed=derive(job.seed, "batches"))
+    size = int(recipe.number("batch_size", 4096))
+    batches = Batches(data.train, size, seed=derive(job.seed, "batches"))
     monitor = None if data.valid is None else _Monitor(data.valid, data.task)
     started = time.perf_counter()
     with torch_seeded(job.seed, "dropout"):
@@ -135,7 +135,7 @@ def fit(
             report=report,
             tables=network.tables(),
         )
-    seconds = time.perf_counter() - started
+    speed = outcome.rows / max(time.perf_counter() - started, 1e-9)
     return Trained(
         NeuralModel(network.cpu(), data.task, cap),
         job.candidate,
@@ -147,14 +147,17 @@ def fit(
             "flops": network.flops(),
             "epochs": round(outcome.rows / batches.n, 3),
             "best_rows": outcome.best_rows,
-            "rows_per_s": round(outcome.rows / max(seconds, 1e-9)),
+            "rows_per_s": round(speed),
         },
-        {
-            "epochs": outcome.best_rows / batches.n,
-            "cuts": [cut / batches.n for cut in outcome.cuts if cut < outcome.best_rows],
-        },
+        _replay(outcome, batches.n),
         valid_prediction=monitor.best_prediction if monitor and monitor.whole else None,
     )
+
+
+def _replay(outcome: Outcome, n: int) -> dict[str, Any]:
+    """Return what repeats this training on other rows: epochs, and where the rate was cut."""
+    cuts = [cut / n for cut in outcome.cuts if cut < outcome.best_rows]
+    return {"epochs": outcome.best_rows / n, "cuts": cuts}
 
 
 def _budget(job: Job, data: TrainingData, n: int, replay: Mapping[str, Any] | None) -> Budget:

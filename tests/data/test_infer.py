@@ -190,6 +190,12 @@ CASES: dict[str, tuple[Any, str, str, str]] = {
         "categorical",
         "named like a code",
     ),
+    "codes from the most popular on": (
+        [*range(300), *range(300), *RNG.integers(0, 5, N - 600)],
+        "x",
+        "categorical",
+        "so codes",
+    ),
     "numbers of rows": (np.arange(N) + 17, "x", "ignore", "numbers the rows from 17"),
     "an index": (np.arange(N), "Unnamed: 0", "ignore", "numbers the rows from 0"),
     "integers past int64": (

@@ -207,3 +207,19 @@ def test_import_is_light():
         "assert not heavy, heavy\nassert took < 1.0, took\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
+
+
+def test_the_refit_stands_in_a_study_of_its_own(log, tmp_path):
+    from autorec.search.records import records
+    from autorec.search.study import load_study
+
+    ar = AutoRec(label="click", path=tmp_path / "run", verbosity=0)
+    ar.fit(log, time_limit=120, n_trials=3, mlflow=False)
+    final = records(load_study(ar.path_, "autorec-final"))
+    assert [t.name for t in final] == [f"{ar.best_model_} refit"]
+    assert final[0].value == ar.best_score_
+    assert ar.n_trials_ == 3, "the search's own study is left as it was"
+    searched = ar.predict_proba(log, model=ar.best_model_)
+    assert not np.array_equal(searched, ar.predict_proba(log)), (
+        "the ranker has the refitted weights"
+    )
