@@ -87,7 +87,7 @@ def test_a_study_with_trials_is_only_continued_on_demand(
 
 def test_a_worker_joins_what_was_opened(toys: ModuleType, tmp_path: Path, storage: Any) -> None:
     space = toys.Toy()
-    with pytest.raises(ConfigError, match=r"joins a study that was opened before, but there is no"):
+    with pytest.raises(ConfigError, match="a study is opened before it is joined, but there is no"):
         join_study(tmp_path, name="run", space=space, storage=storage)
     study = open_study(tmp_path, name="run", space=space, storage=storage)
     enqueue_candidate(study, space, toys.toy(0.5), "half")

@@ -19,6 +19,7 @@ from autorec.architecture import Value
 from autorec.candidate import TREE, Candidate, Recipe
 from autorec.errors import SpaceError
 from autorec.job import Job, Report, Score
+from autorec.schema import Layout
 from autorec.search.engine import make_engine
 from autorec.search.pool import die_with_parent, orphaned
 from autorec.search.runner import run_worker
@@ -37,7 +38,7 @@ class Toy(Space):
     name = "toy"
 
     def __init__(self, points: int = 0, tag: str = "a") -> None:
-        self.tag = tag
+        self.tag, self.layout = tag, Layout()
         x: BaseDistribution = IntDistribution(0, points - 1) if points else FloatDistribution(0, 1)
         self.genes: Mapping[str, BaseDistribution] = {
             "kind": CategoricalDistribution(("flat", "deep") if not points else ("flat",)),

@@ -31,7 +31,7 @@ ALL = {"neural": NETWORK, "linear": LINEAR, "tree": TREE, "popularity": POPULARI
 
 
 def job(candidate, **changes):
-    return replace(Job(0, candidate, seed=1, deadline=time.time() + 60), **changes)
+    return replace(Job(0, candidate, seed=1, deadline=time.time() + 900), **changes)
 
 
 def go_on(rows, score):
