@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from autorec.run import Run
 if TYPE_CHECKING:
     from autorec.search.records import TrialRecord
     from autorec.tracking.runs import RunLogger
+
+_log = logging.getLogger(__name__)
 
 
 class Tracker:
@@ -60,11 +63,14 @@ class Tracker:
         """Log the trials that have finished since the last call.
 
         Raises:
-            ConfigError: the store that the user named cannot be opened.
+            ConfigError: the store that the user named cannot be opened. One of our own that fails
+            costs the tracking, not the fit.
         """
         if self._error is not None:
             error, self._error = self._error, None
-            raise error
+            if self._uri is not None:
+                raise error
+            _log.warning("this fit is not tracked: %s", error)
         if self._logger is None:
             return
         for trial in trials:

@@ -55,9 +55,7 @@ def initialise(
     registry_uri: str | None = None,
     experiment: str = EXPERIMENT,
 ) -> Store:
-    """Open the store, creating and migrating it where it is new; calling again changes nothing.
-
-    Call it in the parent before any worker starts.
+    """Open the store in the parent, creating it where it is new; calling again changes nothing.
 
     Args:
         folder: run folder. Without `tracking_uri` it receives `mlflow.db` and `mlartifacts/`.
@@ -66,8 +64,7 @@ def initialise(
         experiment: name of the MLflow experiment, created when absent.
 
     Raises:
-        ConfigError: neither place is given, the URI names no usable store, or the experiment was
-            deleted.
+        ConfigError: no place is given, the store is not usable, or its experiment was deleted.
     """
     if folder is None and tracking_uri is None:
         raise ConfigError("MLflow needs a place, but got neither a run folder nor a tracking URI")
@@ -78,12 +75,16 @@ def initialise(
     files = {place: file for place, file in ((uri, database), (models_uri, models)) if file}
     try:
         with _locked(files.values()), quiet(), own_warnings_ignored():
+            own = database if tracking_uri is None else None
+            _drop_unfinished(own)
             for place, file in files.items():
                 _drop_stale(place, file)
             client = Store(uri, models_uri, "").client()
             artifacts = None if home is None or is_server(uri) else (home / "mlartifacts").as_uri()
             experiment_id = _experiment(client, experiment, artifacts)
             client.search_registered_models(max_results=1)
+            if own is not None:
+                _ready(own).touch()
             _opened.update((place, file.stat().st_ino) for place, file in files.items())
     except ConfigError:
         raise
@@ -201,6 +202,16 @@ def _locked(files: Iterable[Path]) -> Iterator[None]:
 
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _ready(database: Path) -> Path:
+    return database.with_name(f".{database.name}.ready")  # there once the database is complete
+
+
+def _drop_unfinished(database: Path | None) -> None:
+    """Remove a database of ours whose making was killed: MLflow cannot go on with half of it."""
+    if database is not None and database.is_file() and not _ready(database).is_file():
+        database.unlink()
 
 
 def _drop_stale(uri: str, file: Path) -> None:

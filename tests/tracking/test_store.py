@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import socket
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -147,3 +148,13 @@ def test_commands_name_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) 
     assert any(part.startswith("PATH=") and part.endswith(":/nowhere") for part in served)
     assert served[served.index("--model-uri") + 1] == "models:/m@champion"
     assert served[served.index("--host") + 1] == "0.0.0.0"
+
+
+def test_a_database_whose_making_was_cut_off_is_made_anew(tmp_path: Path) -> None:
+    half = sqlite3.connect(tmp_path / "mlflow.db")
+    half.execute("create table datasets (dataset_uuid text)")
+    half.close()
+    store = initialise(tmp_path)
+    assert store.client().get_experiment(store.experiment_id).name
+    again = initialise(tmp_path)
+    assert again == store, "a finished database is kept"
