@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import weakref
@@ -83,18 +82,19 @@ def _read(reader: Any, what: str) -> Iterator[Any]:
 
 
 def _written(write: Callable[[Path], None], kind: str, spool: Path | None, what: str) -> Source:
-    """Return the source of a file that `write` makes; the file goes when the source does."""
-    made = None if spool is not None else Path(tempfile.mkdtemp(prefix="autorec-"))
-    remove = partial(shutil.rmtree, made, ignore_errors=True) if made is not None else _nothing
-    folder = Path(spool) if spool is not None else Path(made or ".")
+    """Return the source of a file that `write` makes; the file goes when the source does.
+
+    The file has a folder of its own: a failed polars query may still have a thread that would make
+    the file again after it was removed, and cannot without its folder.
+    """
+    folder, remove = Path(spool or tempfile.gettempdir()), _nothing
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix="rows-", suffix=f".{kind.lower()}", dir=folder)
-        os.close(handle)
-        if made is None:
-            remove = partial(Path(name).unlink, missing_ok=True)
-        write(Path(name))
-        source = FileSource(kind, [File(Path(name))], what)
+        made = Path(tempfile.mkdtemp(prefix="autorec-", dir=folder))
+        remove = partial(shutil.rmtree, made, ignore_errors=True)
+        path = made / f"rows.{kind.lower()}"
+        write(path)
+        source = FileSource(kind, [File(path)], what)
     except BaseException as error:
         remove()
         if isinstance(error, OSError):
