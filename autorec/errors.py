@@ -21,6 +21,10 @@ class DataError(AutoRecError, ValueError):
     """The rows of a table cannot be used: unreadable, empty, or outside what is allowed."""
 
 
+class GrowthError(AutoRecError):
+    """A block cannot grow as asked without changing its function."""
+
+
 class SpaceError(AutoRecError, ValueError):
     """A candidate or its parameters lie outside the search space."""
 

@@ -31,7 +31,7 @@ class Embedding(Block):
     gives: ClassVar[TensorKind] = "field"
 
     def __init__(self, rows: Sequence[int], list_rows: Sequence[int] = (), *, width: int) -> None:
-        super().__init__()
+        super().__init__(rows=tuple(rows), list_rows=tuple(list_rows), width=width)
         starts = [0]
         for count in [*rows, *list_rows]:
             starts.append(starts[-1] + count)
@@ -49,6 +49,9 @@ class Embedding(Block):
 
     def flops(self) -> int:
         return 0
+
+    def weights(self) -> int:
+        return self.table.numel()
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
         """Codes (B, F), then one (B, L_i) per list, all int32, to fields (B, F + lists, D)."""

@@ -9,6 +9,7 @@ from optuna.distributions import BaseDistribution
 from torch import Tensor
 
 from autorec.blocks.base import Block, Flat, Shape, TensorKind, join, joined
+from autorec.blocks.growth import Feed, Plan, need_same_inputs, same
 
 
 class FM(Block):
@@ -22,7 +23,7 @@ class FM(Block):
     gives: ClassVar[TensorKind] = "flat"
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
-        super().__init__()
+        super().__init__(shapes)
         self.numbers = joined(shapes).size
         self.shape = Flat(1)
 
@@ -32,6 +33,13 @@ class FM(Block):
 
     def flops(self) -> int:
         return 4 * self.numbers
+
+    def weights(self) -> int:
+        return 0
+
+    def grow_into(self, grown: FM, feed: Feed) -> Plan:
+        need_same_inputs(self, feed)
+        return Plan({}, same(1))
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
         """Fields (B, F_i, D) to flat (B, 1)."""

@@ -2,77 +2,61 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
+from making import BLOCKS, CASES, SHAPES, WIRED, inputs_of, made, size_of, stirred
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from autorec.blocks.base import Fields, Flat
-from autorec.catalogue import Catalogue
-from autorec.seeding import numpy_rng
-from autorec.space import sample_value
-
-BLOCKS = Catalogue("autorec.blocks", leaf="Block")
-WIRED = [name for name in BLOCKS.names() if BLOCKS.get(name).role == "interaction"]
-SHAPES = {
-    "flat": [[Flat(7)], [Flat(1)], [Flat(3), Flat(4)]],
-    "field": [[Fields(4, 3)], [Fields(1, 3)], [Fields(2, 3), Fields(3, 3)]],
-}
-
-
-def settings(cls, rng):
-    """Arguments drawn from the block's own choices, dropout off so that outputs can be compared."""
-    drawn = {name: sample_value(gene, rng) for name, gene in cls.choices().items()}
-    return {**drawn, **({"dropout": 0.0} if "dropout" in drawn else {})}
-
-
-def made(name, shapes, seed):
-    cls = BLOCKS.get(name)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return cls(shapes, **settings(cls, numpy_rng(seed, name)))
-
-
-def inputs_of(shapes, rows, generator, dtype=torch.float32):
-    sizes = [(s.fields, s.width) if isinstance(s, Fields) else (s.width,) for s in shapes]
-    return [torch.randn(rows, *size, generator=generator, dtype=dtype) for size in sizes]
-
-
-CASES = [
-    (name, shapes, seed)
-    for name in WIRED
-    for shapes, seed in itertools.product(SHAPES[BLOCKS.get(name).reads], range(3))
-]
+from autorec.blocks.base import Fields
 
 
 @pytest.mark.parametrize(("name", "shapes", "seed"), CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shape_is_kept_and_every_parameter_learns(name, shapes, seed, dtype):
-    block = made(name, shapes, seed).to(dtype)
-    generator = torch.Generator().manual_seed(seed)
-    inputs = [part.requires_grad_() for part in inputs_of(shapes, 64, generator, dtype)]
+    block = stirred(made(name, shapes, seed), seed).to(dtype)
+    inputs = [part.requires_grad_() for part in inputs_of(shapes, 64, seed, dtype)]
     out = block(inputs)
-    expected = block.shape
-    size = (expected.fields, expected.width) if isinstance(expected, Fields) else (expected.width,)
-    assert out.shape == (64, *size)
+    assert out.shape == (64, *size_of(block.shape))
     assert out.dtype == dtype
     assert torch.isfinite(out).all()
+    generator = torch.Generator().manual_seed(seed)
     (out * torch.randn(out.shape, generator=generator, dtype=dtype)).sum().backward()
     for label, parameter in block.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, label
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), label
+        assert parameter.grad.abs().sum() > 0 or hears_nothing(block), label
+
+
+def hears_nothing(block):
+    """With one field there is no pair: blocks of pairs may leave their weights without gradient."""
+    fields = [shape for shape in block.shapes if isinstance(shape, Fields)]
+    return bool(fields) and sum(shape.fields for shape in fields) == 1
 
 
 @pytest.mark.parametrize(("name", "shapes", "seed"), CASES)
 def test_rows_do_not_mix_in_evaluation(name, shapes, seed):
-    block = made(name, shapes, seed).eval()
-    inputs = inputs_of(shapes, 9, torch.Generator().manual_seed(seed))
+    block = stirred(made(name, shapes, seed), seed).eval()
+    inputs = inputs_of(shapes, 9, seed)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(seed + 1))
     with torch.no_grad():
         whole, permuted = block(inputs), block([part[order] for part in inputs])
         alone = torch.cat([block([part[i : i + 1] for part in inputs]) for i in range(9)])
-    torch.testing.assert_close(permuted, whole[order], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(alone, whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(permuted, whole[order], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone, whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "shapes", "seed"), CASES)
+def test_bf16_autocast_is_near_float32(name, shapes, seed):
+    block = stirred(made(name, shapes, seed), seed).eval()
+    inputs = inputs_of(shapes, 32, seed)
+    with torch.no_grad():
+        expected = block(inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = block([part.requires_grad_() for part in inputs])
+    out.float().square().sum().backward()
+    assert all(torch.isfinite(part.grad).all() for part in inputs)
+    # bf16 keeps 8 bits; a few products in a row lose some of them.
+    error = (out.float() - expected).square().mean().sqrt()
+    assert error <= 0.05 * expected.square().mean().sqrt() + 1e-2
 
 
 @pytest.mark.parametrize(("name", "shapes", "seed"), CASES)
@@ -81,11 +65,47 @@ def test_flops_equal_the_counter_of_torch(name, shapes, seed):
 
     block = made(name, shapes, seed).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        block(inputs_of(shapes, 8, torch.Generator().manual_seed(seed)))
-    # The counter sees matrix products only; elementwise work is at most a few passes over inputs.
+        block(inputs_of(shapes, 8, seed))
+    # The counter sees matrix products only; elementwise work is a few passes over what they give.
     products, ours = counter.get_total_flops() / 8, block.flops()
-    sizes = sum(s.size for s in shapes)
-    assert products <= ours <= products + 4 * sizes * 8
+    assert products <= ours
+    assert ours <= 2 * products + 100 * (sum(s.size for s in shapes) + block.shape.size)
+
+
+@pytest.mark.parametrize(("name", "shapes", "seed"), CASES)
+def test_weights_are_counted_in_closed_form(name, shapes, seed):
+    block = made(name, shapes, seed)
+    assert block.weights() == sum(parameter.numel() for parameter in block.parameters())
+
+
+@pytest.mark.parametrize("name", WIRED)
+def test_the_same_generator_gives_the_same_weights(name):
+    shapes = SHAPES[BLOCKS.get(name).reads][0]
+    first, second = made(name, shapes, 5), made(name, shapes, 5)
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", WIRED)
+def test_block_can_be_exported_with_a_free_batch(name):
+    shapes = SHAPES[BLOCKS.get(name).reads][2]
+    block = stirred(made(name, shapes, 1), 1).eval()
+    batch = torch.export.Dim("batch", min=2)
+    free = ([dict.fromkeys([0], batch) for _ in shapes],)
+    program = torch.export.export(block, (inputs_of(shapes, 8, 0),), dynamic_shapes=free)
+    inputs = inputs_of(shapes, 5, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(inputs), block(inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", WIRED)
+def test_state_returns_after_saving(name):
+    shapes = SHAPES[BLOCKS.get(name).reads][0]
+    block, other = stirred(made(name, shapes, 2), 2).eval(), made(name, shapes, 2).eval()
+    other.load_state_dict(block.state_dict())
+    inputs = inputs_of(shapes, 6, 0)
+    with torch.no_grad():
+        assert torch.equal(block(inputs), other(inputs))
 
 
 @pytest.mark.parametrize("name", WIRED)
@@ -95,6 +115,10 @@ def test_choices_are_distributions_named_like_arguments(name):
     assert all(isinstance(gene, kinds) for gene in cls.choices().values())
     arguments = cls.__init__.__annotations__
     assert set(cls.choices()) <= set(arguments)
+    assert set(cls.grows) <= set(cls.choices())
+    block = made(name, SHAPES[cls.reads][0], 0)
+    assert set(cls.choices()) <= set(block.arguments)
+    assert block.shapes == tuple(SHAPES[cls.reads][0])
 
 
 def test_new_block_file_is_found_without_an_edit(tmp_path, monkeypatch):
@@ -105,7 +129,7 @@ def test_new_block_file_is_found_without_an_edit(tmp_path, monkeypatch):
         "class Pass(Block):\n"
         "    reads = 'flat'\n    gives = 'flat'\n"
         "    def __init__(self, shapes):\n"
-        "        super().__init__()\n        self.shape = Flat(joined(shapes).size)\n"
+        "        super().__init__(shapes)\n        self.shape = Flat(joined(shapes).size)\n"
         "    @classmethod\n    def choices(cls):\n        return {}\n"
         "    def flops(self):\n        return 0\n"
         "    def forward(self, inputs):\n        return join(inputs)\n"
