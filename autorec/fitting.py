@@ -38,6 +38,8 @@ _REFIT_SHARE = 0.35
 _POLL = 0.25
 # Seconds kept for what follows the search: ranker (besides reading the log), report, MLflow.
 _FINISH = 3.0
+# Seconds until a refit's process has imported torch and read the columns: 3.8 on a cold machine.
+_START = 4.0
 # Seconds that a worker gets to score the trial it has to end, before it is killed.
 _WIND_DOWN = 3.0
 
@@ -94,7 +96,7 @@ def run_fit(prepared: Prepared, limits: Limits, tracker: Tracker, progress: Prog
     if limits.refit and not interrupted and winner.candidate and search.refit_fits(winner):
         progress.say(f"refit {winner.name} on all rows")
         with timed(timings, "refit"):
-            again = _refit_guarded(prepared, winner, limits, search, progress)
+            again = _refit_guarded(prepared, winner, search, progress)
         if again is not None:
             record_refit(run, space, winner, again.rows, again.seconds)
     with timed(timings, "finish"):
@@ -136,7 +138,7 @@ class _Search:
         share = float(score.info.get("best_rows", score.rows)) / score.rows
         growth = (config.n_train + config.n_valid) / max(1, config.n_train)
         encode = self.prepared.timings.get("encode", 0.0)
-        return 1.1 * score.seconds * share * growth + 1.5 * encode + 0.5
+        return 1.1 * score.seconds * share * growth + 1.5 * encode + _START
 
     def refit_fits(self, winner: TrialRecord) -> bool:
         """Tell whether the refit of `winner` may end in time; it is left out if it does not.
@@ -249,7 +251,6 @@ class _Search:
 def _refit_guarded(
     prepared: Prepared,
     winner: TrialRecord,
-    limits: Limits,
     search: _Search,
     progress: Progress,
 ) -> Refitted | None:
@@ -257,13 +258,14 @@ def _refit_guarded(
     candidate = winner.candidate
     if candidate is None or candidate.family == POPULARITY or winner.score is None:
         return None
-    threads = prepared.run.config.threads * limits.workers
+    # With a thread per core a busy machine makes the refit several times slower than the trial was,
+    # by which its time was reserved; with the trial's own threads it is at least as fast.
     job = Job(
         winner.number,
         candidate,
         derive(prepared.run.config.seed, "refit"),
-        search.deadline,
-        threads=threads,
+        search.deadline + search.wind_down,
+        threads=prepared.run.config.threads,
     )
     try:
         return refit(prepared, job, winner.score.info["replay"])
