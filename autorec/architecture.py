@@ -9,6 +9,7 @@ Two candidates that compute the same family of functions have the same canonical
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,15 +19,21 @@ Value = bool | int | float | str
 Source = int | str
 DENSE = "dense"
 SPARSE = "sparse"
+SPARSE2 = "sparse2"
+PAIRS = "pairs"
+RAWS = (DENSE, SPARSE, SPARSE2, PAIRS)
 NONE = "none"
+TABLE = "embedding"
 
 
 @dataclass(frozen=True)
 class Node:
     """One block: its kind, where its inputs come from, and its own arguments.
 
-    `inputs` holds `"dense"`, `"sparse"` or the index of an earlier node, without repetition; it is
-    kept sorted, so that the order in which connections were proposed leaves no trace.
+    `inputs` holds raw inputs (`RAWS`) or indices of earlier nodes, without repetition; it is kept
+    sorted, so that the order in which connections were proposed leaves no trace. The raw inputs are
+    numbers (`"dense"`), embedded ids (`"sparse"`), the same ids in a second, independent table
+    (`"sparse2"`), and products of field-aware embeddings, one field per pair of ids (`"pairs"`).
     """
 
     kind: str
@@ -51,9 +58,10 @@ def _input_order(source: Source) -> tuple[int, Source]:
 class Architecture:
     """Nodes in an order in which each reads only earlier ones.
 
-    Every tensor that no node reads goes to the head. `linear` adds a first-order term: one weight
-    per id and per number. `embedding_width` is D, the same for all fields; 0 in canonical form when
-    nothing reads embeddings.
+    Every tensor that no node reads is a stream and goes to the head. `linear` adds a first-order
+    term: one weight per id and per number. `embedding_width` is D, the same for all fields; 0 in
+    canonical form when nothing reads embeddings. `embedding` names the kind of id table (a block of
+    the role `"table"`) and `embedding_args` its own arguments.
 
     Raises:
         SpaceError: a node reads itself, a later node, or an input that does not exist.
@@ -62,14 +70,17 @@ class Architecture:
     nodes: tuple[Node, ...]
     embedding_width: int
     linear: bool = False
+    embedding: str = TABLE
+    embedding_args: tuple[tuple[str, Value], ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "embedding_args", tuple(sorted(self.embedding_args)))
         for position, node in enumerate(self.nodes):
             for source in node.inputs:
-                known = source in (DENSE, SPARSE) if isinstance(source, str) else source < position
+                known = source in RAWS if isinstance(source, str) else source < position
                 if not known:
                     raise SpaceError(
-                        f"a node reads 'dense', 'sparse' or an earlier node, but node {position} "
+                        f"a node reads one of {RAWS} or an earlier node, but node {position} "
                         f"({node.kind}) reads {source!r}"
                     )
 
@@ -80,7 +91,7 @@ class Architecture:
         return tuple(i for i in range(len(self.nodes)) if i not in read)
 
     def reads(self, raw: str) -> bool:
-        """Tell whether any node reads the raw input `"dense"` or `"sparse"`."""
+        """Tell whether any node reads the raw input `raw` (one of `RAWS`)."""
         return any(raw in node.inputs for node in self.nodes)
 
     def to_json(self) -> dict[str, Any]:
@@ -92,6 +103,7 @@ class Architecture:
             ],
             "embedding_width": self.embedding_width,
             "linear": self.linear,
+            "embedding": {"kind": self.embedding, "args": dict(self.embedding_args)},
         }
 
     @classmethod
@@ -101,18 +113,34 @@ class Architecture:
             Node(node["kind"], tuple(node["inputs"]), tuple(node["args"].items()))
             for node in data["nodes"]
         )
-        return cls(nodes, int(data["embedding_width"]), bool(data["linear"]))
+        table = data["embedding"]
+        return cls(
+            nodes,
+            int(data["embedding_width"]),
+            bool(data["linear"]),
+            table["kind"],
+            tuple(table["args"].items()),
+        )
 
     def describe(self) -> str:
-        """Return the architecture as a few lines of text, one node a line, for people."""
-        head = f"embedding width {self.embedding_width}" if self.embedding_width else "no embedding"
-        lines = [head + (" + linear term" if self.linear else "")]
-        for i, node in enumerate(self.nodes):
+        """Return the architecture as a small diagram of text, one node a line, for people."""
+        table = (
+            "" if self.embedding == TABLE else f" in {_call(self.embedding, self.embedding_args)}"
+        )
+        width = self.embedding_width
+        head = f"ids embedded at width {width}{table}" if width else "no embedding"
+        calls = [_call(node.kind, node.args) for node in self.nodes]
+        longest = max(map(len, calls), default=0)
+        lines = [head + (" + linear term -> head" if self.linear else "")]
+        for i, (node, call) in enumerate(zip(self.nodes, calls, strict=True)):
             reads = " + ".join(s if isinstance(s, str) else f"[{s + 1}]" for s in node.inputs)
-            args = ", ".join(f"{name}={value}" for name, value in node.args)
             to = " -> head" if i in self.sinks else ""
-            lines.append(f"[{i + 1}] {node.kind}({args}) <- {reads}{to}")
+            lines.append(f"[{i + 1}] {call.ljust(longest)} <- {reads}{to}")
         return "\n".join(lines)
+
+
+def _call(kind: str, args: tuple[tuple[str, Value], ...]) -> str:
+    return f"{kind}({', '.join(f'{name}={value}' for name, value in args)})"
 
 
 def canonical(
@@ -123,12 +151,39 @@ def canonical(
     Removed: `none` nodes, nodes that no raw input reaches, connections from either. A candidate
     left without any node is its linear term. `field_kinds` names the blocks that read fields (B, F,
     D): they lift flat inputs to width D, so that D has an effect even where no table is read. Nodes
-    are renumbered canonically.
+    are renumbered canonically; the two id tables are named so that swapping them changes nothing.
     """
-    nodes = _canonical_order(_live_nodes(architecture, raws))
+    live = _live_nodes(architecture, raws)
+    nodes = min((_canonical_order(one) for one in _table_namings(live)), key=_written)
     linear = architecture.linear or not nodes
-    width_matters = any(SPARSE in node.inputs or node.kind in field_kinds for node in nodes)
-    return Architecture(nodes, architecture.embedding_width if width_matters else 0, linear)
+    embedded = any({SPARSE, SPARSE2} & set(node.inputs) for node in nodes)
+    width_matters = embedded or any(
+        PAIRS in node.inputs or node.kind in field_kinds for node in nodes
+    )
+    return Architecture(
+        nodes,
+        architecture.embedding_width if width_matters else 0,
+        linear,
+        architecture.embedding if embedded else TABLE,
+        architecture.embedding_args if embedded else (),
+    )
+
+
+def _table_namings(nodes: list[Node]) -> list[list[Node]]:
+    """Return `nodes` under each naming of the two id tables; a single table is always the first."""
+    read = {source for node in nodes for source in node.inputs}
+    if SPARSE2 not in read:
+        return [nodes]
+    other: dict[Source, Source] = {SPARSE: SPARSE2, SPARSE2: SPARSE}
+    swapped = [
+        replace(node, inputs=tuple(other.get(source, source) for source in node.inputs))
+        for node in nodes
+    ]
+    return [nodes, swapped] if SPARSE in read else [swapped]
+
+
+def _written(nodes: Sequence[Node]) -> tuple[Any, ...]:
+    return tuple((n.kind, str(n.args), tuple(map(str, n.inputs))) for n in nodes)
 
 
 def _live_nodes(architecture: Architecture, raws: frozenset[str]) -> list[Node]:
@@ -212,5 +267,4 @@ def _renumber(nodes: list[Node], colours: list[int]) -> tuple[tuple[Any, ...], t
         )
         for i in order
     )
-    written = tuple((n.kind, str(n.args), tuple(map(str, n.inputs))) for n in renumbered)
-    return written, renumbered
+    return _written(renumbered), renumbered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,7 @@ class AutoRec(FittedAttributes):
         n_trials: int | None = None,
         search: str = "tpe",
         search_space: str | Mapping[str, Any] = "auto",
+        starts: Sequence[str] | None = None,
         split: str = "auto",
         holdout_frac: float = 0.1,
         refit: bool = True,
@@ -99,6 +100,7 @@ class AutoRec(FittedAttributes):
             n_trials: most trials, baselines included; None: as many as the time allows.
             search: engine: `"tpe"` or `"random"`.
             search_space: `"auto"` for the task's own, a name, or {"name": ..., arguments}.
+            starts: named architectures to try first, such as ["DeepFM", "FinalNet"].
             split: `"time"` (default with a timestamp), `"user"`, `"random"`.
             refit: train the winner once more on all rows if time is left.
             num_workers: processes; `"auto"`: one per core, at most eight.
@@ -119,7 +121,7 @@ class AutoRec(FittedAttributes):
             split=split,
             holdout=holdout_frac,
             search=search,
-            space=search_space,
+            space=starting.with_starts(search_space, starts),
             seed=self.seed,
             threads=threads,
             storage=storage,

@@ -1,7 +1,8 @@
 """From a candidate's architecture to a network: the one place where blocks are wired.
 
-Alignment is explicit: a block that reads flat tensors gets its field inputs flattened, a block that
-reads fields gets its flat inputs lifted by a linear map to one more field of width D.
+Every stream (a tensor that no block reads) has a linear map to one number; the output is their sum.
+Read as the mean of S streams, each is S times its number plus what all share, which is the same
+function: so `streams` serves self-distillation without another head.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from autorec.architecture import DENSE, SPARSE, Architecture, Source
-from autorec.blocks.base import Block, Fields, Flat, Shape
+from autorec.alignment import Lift, Resize, aligned
+from autorec.architecture import DENSE, PAIRS, SPARSE, SPARSE2, TABLE, Architecture, Source
+from autorec.blocks.base import Flat, Shape, linear
 from autorec.candidate import Candidate
 from autorec.catalogue import Catalogue
 from autorec.errors import SpaceError
@@ -42,18 +44,6 @@ class Inputs(Protocol):
         """float32 (B, Q): one number per dense field of the layout, NaN where missing."""
 
 
-class _Lift(nn.Module):
-    """Flat (B, d) to one field (B, 1, D)."""
-
-    def __init__(self, size: int, width: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(size, width, bias=False)
-        nn.init.xavier_normal_(self.linear.weight)
-
-    def forward(self, flat: Tensor) -> Tensor:
-        return self.linear(flat).unsqueeze(1)  # type: ignore[no-any-return]
-
-
 class Network(nn.Module):
     """Codes and numbers of a batch to outputs (B,), through the blocks of one architecture."""
 
@@ -69,11 +59,8 @@ class Network(nn.Module):
         shapes: dict[Source, Shape] = {}
         if self.dense_size:
             shapes[DENSE] = Flat(self.dense_size)
-        if self.table_rows and plan.reads(SPARSE):
-            self.embedding: Block = BLOCKS.get("embedding")(
-                self.id_rows, self.list_rows, width=plan.embedding_width
-            )
-            shapes[SPARSE] = _shape_of(self.embedding)
+        self.tables_read = nn.ModuleDict(self._make_tables(plan) if self.table_rows else {})
+        shapes |= {raw: _shape_of(table) for raw, table in self.tables_read.items()}
         self.blocks = nn.ModuleList()
         self.aligners = nn.ModuleList()
         for position, node in enumerate(plan.nodes):
@@ -98,6 +85,19 @@ class Network(nn.Module):
         self.nullable = [i for i, field in enumerate(dense) if field.nullable]
         self.dense_size = len(dense) + len(self.nullable)
 
+    def _make_tables(self, plan: Architecture) -> dict[str, nn.Module]:
+        kinds = {SPARSE: plan.embedding, SPARSE2: plan.embedding, PAIRS: "field_aware"}
+        return {
+            raw: BLOCKS.get(kind)(
+                self.id_rows,
+                self.list_rows,
+                width=plan.embedding_width,
+                **(dict(plan.embedding_args) if raw != PAIRS else {}),
+            )
+            for raw, kind in kinds.items()
+            if plan.reads(raw)
+        }
+
     def _wire(
         self,
         kind: str,
@@ -113,49 +113,71 @@ class Network(nn.Module):
                 f"{list(shapes)}; build the canonical candidate"
             )
         cls = BLOCKS.get(kind)
-        aligned = nn.ModuleList()
-        given: list[Shape] = []
-        for shape in [shapes[source] for source in inputs]:
-            if cls.reads == "flat":
-                aligned.append(nn.Flatten() if isinstance(shape, Fields) else nn.Identity())
-                given.append(Flat(shape.size))
-            elif isinstance(shape, Fields):
-                aligned.append(nn.Identity())
-                given.append(shape)
-            else:
-                aligned.append(_Lift(shape.size, plan.embedding_width))
-                given.append(Fields(1, plan.embedding_width))
-        return aligned, cls(given, **args)
+        read = [shapes[source] for source in inputs]
+        made = [isinstance(source, int) for source in inputs]
+        aligners, given = aligned(read, cls.reads, plan.embedding_width, made)
+        return aligners, cls(given, **args)
 
     def _make_head(self, plan: Architecture, shapes: dict[Source, Shape], bias: float) -> None:
-        size = sum(shapes[i].size for i in plan.sinks)
-        self.head = nn.Linear(size, 1) if size else None
-        if self.head is not None:
-            nn.init.xavier_normal_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
+        self.stream_sizes = [shapes[i].size for i in plan.sinks]
+        self.head = linear(sum(self.stream_sizes), 1) if self.stream_sizes else None
         self.base = nn.Parameter(torch.tensor(float(bias)))
         if not plan.linear:
             return
         if self.table_rows:
-            self.first_order = BLOCKS.get("embedding")(self.id_rows, self.list_rows, width=1)
+            self.first_order = BLOCKS.get(TABLE)(self.id_rows, self.list_rows, width=1)
         if self.dense_size:
             self.first_order_dense = nn.Linear(self.dense_size, 1, bias=False)
             nn.init.zeros_(self.first_order_dense.weight)
 
     def tables(self) -> list[nn.Parameter]:
         """Return the id tables: the parameters that whole-table L2 applies to."""
-        found = [getattr(self, name, None) for name in ("embedding", "first_order")]
-        return [block.table for block in found if block is not None]
+        found = list(self.tables_read.parameters())
+        first_order: nn.Module | None = getattr(self, "first_order", None)
+        return found + (list(first_order.parameters()) if first_order is not None else [])
 
     def flops(self) -> int:
-        """Return multiply-adds times two for one row in one forward pass, tables not counted."""
-        total = sum(block.flops() for block in self.blocks)  # type: ignore[operator]
-        linears = [m for m in self.aligners.modules() if isinstance(m, nn.Linear)]
-        linears += [self.head] if self.head is not None else []
-        return int(total + sum(2 * m.in_features * m.out_features for m in linears))
+        """Return multiply-adds times two for one row in one forward pass, in closed form."""
+        made = [*self.tables_read.values(), *self.blocks]
+        made += [m for m in self.aligners.modules() if isinstance(m, (Lift, Resize))]
+        total = sum(int(module.flops()) for module in made)
+        dense = self.dense_size if self.plan.linear else 0
+        return total + 2 * (sum(self.stream_sizes) + dense)
+
+    def weights(self) -> int:
+        """Return the number of learned parameters, in closed form."""
+        made = [*self.tables_read.values(), *self.blocks]
+        made += [self.first_order] if self.plan.linear and self.table_rows else []
+        total = sum(int(module.weights()) for module in made)
+        aligners = [m for m in self.aligners.modules() if isinstance(m, (Lift, Resize))]
+        total += sum(m.linear.in_features * m.linear.out_features for m in aligners)
+        total += sum(self.stream_sizes) + 1 if self.head is not None else 0
+        return total + 1 + (self.dense_size if self.plan.linear else 0)
 
     def forward(self, batch: Inputs) -> Tensor:
         """Return outputs (B,) in the task's own scale (logits, standardised ratings)."""
+        values = self._through(batch)
+        out = self._shared(batch, values)
+        if self.head is not None:
+            out = out + self.head(self._sinks(values)).squeeze(1)
+        return out
+
+    def streams(self, batch: Inputs) -> Tensor:
+        """Return one output per stream (B, S), whose mean over streams is `forward`.
+
+        Raises:
+            SpaceError: the network has no stream (a linear model).
+        """
+        if self.head is None:
+            raise SpaceError(f"streams are tensors that go to the head, but got {self.plan}")
+        values = self._through(batch)
+        weighted = self._sinks(values) * self.head.weight
+        parts = [part.sum(dim=1) for part in torch.split(weighted, self.stream_sizes, dim=1)]
+        shared = self._shared(batch, values) + self.head.bias
+        return shared.unsqueeze(1) + len(parts) * torch.stack(parts, dim=1)
+
+    def _through(self, batch: Inputs) -> dict[Source, Tensor]:
+        """Return the tensor of every raw input and every node."""
         values = self._inputs(batch)
         for position, node in enumerate(self.plan.nodes):
             aligners: Any = self.aligners[position]
@@ -163,11 +185,10 @@ class Network(nn.Module):
                 align(values[source]) for align, source in zip(aligners, node.inputs, strict=True)
             ]
             values[position] = self.blocks[position](inputs)
-        out = self.base.expand(len(batch.codes))
-        if self.head is not None:
-            sinks = [values[i].flatten(1) for i in self.plan.sinks]
-            out = out + self.head(torch.cat(sinks, dim=1)).squeeze(1)
-        return self._add_first_order(out, values) if self.plan.linear else out
+        return values
+
+    def _sinks(self, values: dict[Source, Tensor]) -> Tensor:
+        return torch.cat([values[i].flatten(1) for i in self.plan.sinks], dim=1)
 
     def _inputs(self, batch: Inputs) -> dict[Source, Tensor]:
         values: dict[Source, Tensor] = {}
@@ -180,8 +201,8 @@ class Network(nn.Module):
         if self.table_rows:
             codes = batch.codes if self.kept is None else batch.codes[:, self.kept]
             tables = [self._hashed(codes), *(self._hashed(part) for part in batch.lists)]
-            if self.plan.reads(SPARSE):
-                values[SPARSE] = self.embedding(tables)
+            for raw, table in self.tables_read.items():
+                values[raw] = table(tables)
             if self.plan.linear:
                 values[_FIRST] = self.first_order(tables).sum(dim=(1, 2))
         return values
@@ -192,10 +213,12 @@ class Network(nn.Module):
         folded = 2 + (codes - 2) % (self.hash_cap - 2)
         return torch.where(codes < self.hash_cap, codes, folded)
 
-    def _add_first_order(self, out: Tensor, values: dict[Source, Tensor]) -> Tensor:
-        if self.table_rows:
+    def _shared(self, batch: Inputs, values: dict[Source, Tensor]) -> Tensor:
+        """Return what belongs to no stream (B,): the base and the linear term."""
+        out = self.base.expand(len(batch.codes))
+        if self.plan.linear and self.table_rows:
             out = out + values[_FIRST]
-        if self.dense_size:
+        if self.plan.linear and self.dense_size:
             out = out + self.first_order_dense(values[DENSE]).squeeze(1)
         return out
 
@@ -227,3 +250,10 @@ def build(
     """
     with torch_seeded(seed, "init"):
         return Network(candidate, layout, bias, hash_cap)
+
+
+def cost(candidate: Candidate, layout: Layout) -> tuple[int, int]:
+    """Return parameters and FLOPs per row of a canonical candidate, without making its weights."""
+    with torch.device("meta"):
+        network = Network(candidate, layout, 0.0)
+    return network.weights(), network.flops()

@@ -77,6 +77,7 @@ def fit(
     time_limit: Annotated[str, Option(help="600, 90s, 10m or 1h; all work included.")] = "10m",
     n_trials: Annotated[int | None, Option(help="Most trials, baselines included.")] = None,
     search: Annotated[str, Option(help="Search engine: tpe or random.")] = "tpe",
+    start: Annotated[list[str] | None, Option(help="Try DCNv2, FinalNet ... first.")] = None,
     split: Annotated[str, Option(help="auto, time, user or random.")] = "auto",
     metric: Annotated[str | None, Option(help="What the search optimises.")] = None,
     workers: Annotated[str, Option(help="Processes; auto: one per core.")] = "auto",
@@ -91,23 +92,21 @@ def fit(
     """Search, train and keep the best recommender for a table."""
     roles = {"label": label, "user_id": user, "item_id": item, "timestamp": timestamp}
     roles |= {"group": group, "sample_weight": weight, "eval_metric": metric}
-    kinds = given.pairs(types, "--type")
-    seconds, processes = given.duration(time_limit), given.workers(workers)
-    rows = given.training(data, tuning, roles, task, kinds)
+    rows = given.training(data, tuning, roles, task, given.pairs(types, "--type"))
     if verbose:
         logging.basicConfig(level=logging.INFO)
     from autorec import AutoRec
 
     ar = AutoRec(**rows.columns, path=path, seed=seed, verbosity=max(0, 2 - quiet))
-    limits: dict[str, Any] = {"time_limit": seconds, "n_trials": n_trials}
-    limits |= {"num_workers": processes, "refit": not no_refit, "mlflow": not no_mlflow}
-    ar.fit(rows.train, tuning_data=rows.valid, search=search, split=split, resume=resume, **limits)
+    how: dict[str, Any] = {"time_limit": given.duration(time_limit), "n_trials": n_trials}
+    how |= {"num_workers": given.workers(workers), "refit": not no_refit, "mlflow": not no_mlflow}
+    how |= {"search": search, "starts": start, "split": split, "resume": resume}
+    ar.fit(rows.train, tuning_data=rows.valid, **how)
     _after_fit(ar, quiet)
 
 
 def _after_fit(ar: AutoRec, quiet: int) -> None:
-    report = ar.path_ / "report.html"
-    report = report if report.is_file() else ar.report()
+    report = ar.path_ / "report.html" if (ar.path_ / "report.html").is_file() else ar.report()
     if quiet >= 2:
         return
     from autorec.terminal import board, console, records

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from autorec.architecture import DENSE, SPARSE
+from autorec.architecture import DENSE, PAIRS, SPARSE, SPARSE2, TABLE
 from autorec.candidate import Candidate
 
 _BOX, _GAP_X, _GAP_Y, _LINE, _CHAR = 34.0, 44.0, 16.0, 15.0, 6.7
@@ -55,15 +55,23 @@ def boxes(candidate: Candidate, sparse: str, dense: str) -> list[Box]:
         )
         model = Box("model", name, recipe, ("table",))
         return [*inputs, model, Box("head", "score", (), ("model",), "head")]
-    read_sparse = (plan.reads(SPARSE) or plan.linear) and bool(sparse)
-    read_dense = (plan.reads(DENSE) or plan.linear) and bool(dense)
     width = (f"embeddings of {plan.embedding_width}",) if plan.embedding_width else ()
-    found = [Box(SPARSE, "sparse", (sparse, *width), (), "input")] if read_sparse else []
-    found += [Box(DENSE, "dense", (dense,), (), "input")] if read_dense else []
-    raws = tuple(box.key for box in found)
+    kind = () if plan.embedding == TABLE else (plan.embedding.replace("_", " "),)
+    raws = {
+        SPARSE: ("ids", (sparse, *width, *kind), plan.reads(SPARSE) or plan.linear),
+        SPARSE2: ("ids, second table", (sparse, *width, *kind), plan.reads(SPARSE2)),
+        PAIRS: ("field-aware pairs", (sparse, *width), plan.reads(PAIRS)),
+        DENSE: ("numbers", (dense,), plan.reads(DENSE) or plan.linear),
+    }
+    found = [
+        Box(raw, title, lines, (), "input")
+        for raw, (title, lines, read) in raws.items()
+        if read and lines[0]
+    ]
     ends = []
     if plan.linear:
-        found.append(Box("linear", "linear", ("one weight per value",), raws))
+        given = tuple(box.key for box in found if box.key in (SPARSE, DENSE))
+        found.append(Box("linear", "linear", ("one weight per value",), given))
         ends.append("linear")
     for number, node in enumerate(plan.nodes):
         lines = tuple(f"{name} {_short(value)}" for name, value in node.args)

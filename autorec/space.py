@@ -107,6 +107,19 @@ class Space(ABC):
         text = json.dumps(self.canonical(candidate).to_json(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def encode(self, candidate: Candidate) -> np.ndarray:
+        """Return `candidate` as a vector (float32), equal for candidates of equal key.
+
+        Every gene has places of its own, in the order of `genes`: one per choice of a categorical
+        gene; for a number, its position between the bounds (in logarithms where the distribution is
+        so) and a 1 that tells it is active. Genes that the candidate does not have are zeros.
+        """
+        import numpy as np
+
+        params = self.params(self.canonical(candidate))
+        parts = [_encoded(gene, params.get(name)) for name, gene in self.genes.items()]
+        return np.asarray([value for part in parts for value in part], np.float32)
+
     def contains(self, candidate: Candidate) -> bool:
         """Tell whether `candidate` can be proposed by this space."""
         try:
@@ -203,6 +216,17 @@ def sample_value(gene: BaseDistribution, rng: np.random.Generator) -> Value:
             return tidy(gene, stepped)
         return float(rng.uniform(gene.low, gene.high))
     raise SpaceError(f"a gene is an Optuna distribution, but got {gene!r}")
+
+
+def _encoded(gene: BaseDistribution, value: Value | None) -> list[float]:
+    if isinstance(gene, CategoricalDistribution):
+        return [float(value is not None and value == choice) for choice in gene.choices]
+    if value is None or not isinstance(gene, (IntDistribution, FloatDistribution)):
+        return [0.0, 0.0]
+    low, high, at = float(gene.low), float(gene.high), float(value)
+    if gene.log:
+        low, high, at = math.log(low), math.log(high), math.log(at)
+    return [(at - low) / (high - low) if high > low else 0.0, 1.0]
 
 
 def cardinality(gene: BaseDistribution) -> float:

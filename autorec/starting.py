@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,22 @@ def limits(
     started = time.time()
     end = math.inf if time_limit is None else started + time_limit
     return Limits(started, end, n_trials, workers, refit), threads
+
+
+def with_starts(
+    space: str | Mapping[str, Any], starts: Sequence[str] | None
+) -> str | Mapping[str, Any]:
+    """Return the description of a space with the names of its first candidates in it.
+
+    Raises:
+        ConfigError: `starts` is one word instead of a list.
+    """
+    if starts is None:
+        return space
+    if isinstance(starts, str):
+        raise ConfigError(f"starts must be a list of names, but got {starts!r}; pass [{starts!r}]")
+    given = {} if space == "auto" else {"name": space} if isinstance(space, str) else dict(space)
+    return {**given, "starts": list(starts)}
 
 
 def share_cores(num_workers: int | str) -> tuple[int, int]:

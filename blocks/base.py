@@ -10,7 +10,7 @@ How a block grows (for network morphism) is in `autorec.blocks.growth`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -57,7 +57,8 @@ class Block(nn.Module):
     """Turns tensors of one kind into one tensor.
 
     Class attributes: `reads` and `gives` name the tensor kinds; `role` is `"interaction"` for
-    blocks that a space may wire freely and `"input"` for those that turn codes into tensors;
+    blocks that a space may wire freely, `"table"` for those that turn codes into fields, one per
+    id column, and `"pairs"` for those that turn codes into one field per pair of columns;
     `grows` names the arguments that `grow` can raise.
     Instance attributes: `shapes` (of the inputs), `arguments` (as given to the constructor) and
     `shape`, the shape of what `forward` returns.
@@ -68,6 +69,7 @@ class Block(nn.Module):
     gives: ClassVar[TensorKind]
     grows: ClassVar[tuple[str, ...]] = ()
     shape: Shape
+    arguments: Mapping[str, Any]
 
     def __init__(self, shapes: Sequence[Shape] = (), **arguments: Any) -> None:
         super().__init__()
@@ -90,6 +92,10 @@ class Block(nn.Module):
     def forward(self, inputs: list[Tensor]) -> Tensor:
         """Join `inputs`, all of kind `reads`, along dimension 1 and return a tensor of `shape`."""
         raise NotImplementedError
+
+    def again(self, shapes: Sequence[Shape], **changes: Any) -> Self:
+        """Return a new block of this kind on inputs of `shapes`, with some arguments changed."""
+        return type(self)(shapes, **{**self.arguments, **changes})
 
     def grow(self, feed: Feed | None = None, **wider: Any) -> tuple[Self, Plan]:
         """Return a larger block that computes the same function in evaluation, and its plan.

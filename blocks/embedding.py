@@ -8,18 +8,17 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from optuna.distributions import BaseDistribution, IntDistribution
-from torch import Tensor, nn
+from torch import Tensor
 
-from autorec.blocks.base import Block, Fields, TensorKind
+from autorec.blocks._tables import TableBlock, starts, table
+from autorec.blocks.base import TensorKind
 
 
-class Embedding(Block):
+class Embedding(TableBlock):
     """Rows of one shared table: codes (B, F) and lists of codes (B, L) to fields (B, F + lists, D).
 
     All fields lie in one parameter, so that a batch costs one gather, one optimiser step and one
-    regulariser instead of one per field. A list is the mean of its codes other than 0; an empty
-    list is its row 0. Rows start at N(0, 1e-4), as the public leaderboard recipes do: larger starts
-    memorise rare ids.
+    regulariser instead of one per field.
 
     Args:
         rows: table rows of each id field, in order of the codes.
@@ -27,31 +26,23 @@ class Embedding(Block):
         width: D.
     """
 
-    role: ClassVar[str] = "input"
     gives: ClassVar[TensorKind] = "field"
 
     def __init__(self, rows: Sequence[int], list_rows: Sequence[int] = (), *, width: int) -> None:
-        super().__init__(rows=tuple(rows), list_rows=tuple(list_rows), width=width)
-        starts = [0]
-        for count in [*rows, *list_rows]:
-            starts.append(starts[-1] + count)
-        self.table = nn.Parameter(torch.empty(starts[-1], width))
-        nn.init.normal_(self.table, std=1e-4)
-        offsets = torch.tensor(starts[: len(rows)], dtype=torch.int32)
+        super().__init__(rows, list_rows, width)
+        begins = starts(self.counts)
+        self.table = table(begins[-1], width)
         self.offsets: Tensor
+        offsets = torch.tensor(begins[: self.ids], dtype=torch.int32)
         self.register_buffer("offsets", offsets, persistent=False)
-        self.list_starts = starts[len(rows) : -1]
-        self.shape = Fields(len(rows) + len(list_rows), width)
+        self.list_starts = begins[self.ids : -1]
 
     @classmethod
     def choices(cls) -> dict[str, BaseDistribution]:
         return {"width": IntDistribution(4, 64, log=True)}
 
-    def flops(self) -> int:
-        return 0
-
     def weights(self) -> int:
-        return self.table.numel()
+        return sum(self.counts) * int(self.arguments["width"])
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
         """Codes (B, F), then one (B, L_i) per list, all int32, to fields (B, F + lists, D)."""

@@ -89,6 +89,8 @@ def longer(old: int, new: int) -> IndexMap:
 
 def as_it_was(shapes: Sequence[Shape]) -> Feed:
     """Return the feed of inputs that have not changed."""
+    if not shapes:  # a table: it reads codes
+        return Feed((), ())
     whole = joined(shapes)
     if isinstance(whole, Fields):
         return Feed(tuple(shapes), same(whole.fields), same(whole.width))
@@ -152,7 +154,7 @@ def grow(block: Grown, feed: Feed | None, wider: Mapping[str, Any]) -> tuple[Gro
                 f"but got {value!r}"
             )
     fed = feed or as_it_was(block.shapes)
-    made = type(block)(fed.shapes, **{**block.arguments, **wider})
+    made = block.again(fed.shapes, **wider)
     first = next(block.parameters(), None)
     if first is not None:
         made = made.to(device=first.device, dtype=first.dtype)

@@ -15,6 +15,7 @@ from optuna.distributions import (
 )
 from torch import Tensor, nn
 
+from autorec.blocks._dropout import Dropout
 from autorec.blocks.base import Block, Flat, Shape, TensorKind, join, joined, linear
 from autorec.blocks.growth import Feed, IndexMap, Plan, longer, unheard
 from autorec.errors import GrowthError
@@ -58,7 +59,7 @@ class MLP(Block):
                 steps.append(_NORMS[norm](outer))
             steps.append(nn.ReLU())
             if dropout > 0:
-                steps.append(nn.Dropout(dropout))
+                steps.append(Dropout(dropout))
         self.steps = nn.Sequential(*steps)
         self.shape = Flat(width)
 

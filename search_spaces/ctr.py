@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from autorec.architecture import Node
-from autorec.candidate import NEURAL, Candidate
+from autorec.candidate import Candidate
 from autorec.search_spaces._dag import DagSpace
 
 
@@ -18,9 +18,7 @@ class CtrSpace(DagSpace):
 
     name: ClassVar[str] = "ctr"
 
-    def starts(self) -> list[tuple[str, Candidate]]:
-        if NEURAL not in self.families:
-            return []
+    def own_starts(self) -> list[tuple[str, Candidate]]:
         deep = Node(
             "mlp", args=(("width", 400), ("layers", 3), ("dropout", 0.2), ("norm", "batch"))
         )

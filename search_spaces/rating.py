@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from autorec.architecture import Node
-from autorec.candidate import NEURAL, Candidate
+from autorec.candidate import Candidate
 from autorec.search_spaces._dag import DagSpace
 
 
@@ -18,9 +18,7 @@ class RatingSpace(DagSpace):
 
     name: ClassVar[str] = "rating"
 
-    def starts(self) -> list[tuple[str, Candidate]]:
-        if NEURAL not in self.families:
-            return []
+    def own_starts(self) -> list[tuple[str, Candidate]]:
         mlp = Node("mlp", args=(("width", 256), ("layers", 2), ("dropout", 0.3), ("norm", "none")))
         cross = Node("cross", args=(("layers", 2),))
         fm = Node("fm")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autorec.architecture import Architecture, Node
-from autorec.build import build
+from autorec.build import build, cost
 from autorec.candidate import Candidate, Features, Recipe
 from autorec.catalogue import Catalogue
 from autorec.errors import SpaceError
@@ -44,10 +44,11 @@ def batch_of(layout, rows=16, seed=0):
 @pytest.mark.parametrize("name", SPACES.names())
 def test_samples_build_and_train_a_step(name, shape):
     layout = LAYOUTS[shape]
-    space = SPACES.get(name)(layout, rows=1000, families=("neural",))
     rng = numpy_rng(0, name, shape)
     batch = batch_of(layout)
-    for i in range(60):
+    spaces = [SPACES.get(name)(layout, blocks=b, families=("neural",)) for b in (2, 4, 12)]
+    for i in range(340 if name == "ctr" and shape != "lists" else 40):
+        space = spaces[i % 3]
         candidate = space.canonical(space.sample(rng))
         network = build(candidate, layout, bias=0.3, seed=i)
         out = network(batch)
@@ -55,26 +56,72 @@ def test_samples_build_and_train_a_step(name, shape):
         (out * torch.linspace(-1, 1, 16)).sum().backward()
         untouched = [n for n, p in network.named_parameters() if p.grad is None]
         assert not untouched, (candidate, untouched)
-        for table in network.tables():
-            assert table.shape[0] == network.table_rows
+        assert network.weights() == sum(p.numel() for p in network.parameters())
+        assert {id(p) for p in network.tables()} <= {id(p) for p in network.parameters()}
+        assert cost(candidate, layout) == (network.weights(), network.flops())
 
 
-def test_flops_equal_the_counter_of_torch():
+@pytest.mark.parametrize("shape", list(LAYOUTS))
+def test_flops_equal_the_counter_of_torch(shape):
     from torch.utils.flop_counter import FlopCounterMode
 
-    layout = LAYOUTS["mixed"]
-    space = SPACES.get("ctr")(layout, rows=1000, families=("neural",), kinds=("mlp", "cross"))
+    layout = LAYOUTS[shape]
+    space = SPACES.get("ctr")(layout, families=("neural",), kinds=("mlp", "cross", "fm"))
     rng = numpy_rng(1, "flops")
     for i in range(20):
         candidate = space.canonical(space.sample(rng))
         network = build(candidate, layout, seed=i).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(batch_of(layout))
-        elementwise = sum(
-            3 * b.width * len(b.layers) for b in network.blocks if hasattr(b, "layers")
+        crosses = [b for b in network.blocks if hasattr(b, "layers")]
+        elementwise = sum(3 * b.width * len(b.layers) for b in crosses)
+        elementwise += sum(b.flops() for b in network.blocks if type(b).__name__ == "FM")
+        elementwise += sum(table.flops() for table in network.tables_read.values())
+        assert network.flops() == counter.get_total_flops() / 16 + elementwise
+
+
+def test_output_is_the_mean_of_the_streams():
+    layout = LAYOUTS["mixed"]
+    space = SPACES.get("ctr")(layout, families=("neural",))
+    rng, batch = numpy_rng(2, "streams"), batch_of(layout)
+    for i in range(30):
+        candidate = space.canonical(space.sample(rng))
+        network = build(candidate, layout, bias=0.2, seed=i).eval()
+        if not candidate.architecture.nodes:
+            with pytest.raises(SpaceError, match="streams"):
+                network.streams(batch)
+            continue
+        torch.nn.init.normal_(network.head.bias)
+        with torch.no_grad():
+            streams = network.streams(batch)
+            assert streams.shape == (16, len(candidate.architecture.sinks))
+            torch.testing.assert_close(streams.mean(dim=1), network(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_two_tables_are_independent_and_pairs_are_products():
+    layout = LAYOUTS["sparse"]
+    nodes = (Node("fm", ("sparse",)), Node("fm", ("sparse2",)), Node("fm", ("sparse", "pairs")))
+    plan = Architecture(nodes, 3)
+    network = build(Candidate("neural", Recipe({}), Features(), plan), layout, seed=0)
+    one, two = (network.tables_read[name].table for name in ("sparse", "sparse2"))
+    assert one is not two and not torch.equal(one, two)
+    assert len(network.tables()) == 3
+    assert network.tables_read["pairs"].shape.fields == 1
+
+
+@pytest.mark.parametrize("kind", ["hashed_embedding", "qr_embedding"])
+def test_compressed_tables_are_built_and_smaller(kind):
+    layout = Layout(sparse=(SparseField("user", 1000, "user"), SparseField("item", 700, "item")))
+    mlp = Node("mlp", ("sparse",), (("width", 4), ("layers", 1)))
+    plain, small = (
+        build(Candidate("neural", Recipe({}), Features(), plan), layout)
+        for plan in (
+            Architecture((mlp,), 8),
+            Architecture((mlp,), 8, embedding=kind, embedding_args=(("ratio", 16),)),
         )
-        linear = 2 * network.dense_size if candidate.architecture.linear else 0
-        assert network.flops() == counter.get_total_flops() / 16 + elementwise - linear
+    )
+    assert small.weights() < plain.weights() / 4
+    assert torch.isfinite(small(batch_of(layout))).all()
 
 
 def test_known_architectures_compute_their_formula():
@@ -83,11 +130,11 @@ def test_known_architectures_compute_their_formula():
     mlp = Node("mlp", ("sparse",), (("width", 4), ("layers", 1)))
     plan = Architecture((Node("fm", ("sparse",)), mlp), 3, linear=True)
     network = build(Candidate("neural", Recipe({}), Features(), plan), layout, bias=0.7, seed=0)
-    torch.nn.init.normal_(network.embedding.table)
+    torch.nn.init.normal_(network.tables_read["sparse"].table)
     torch.nn.init.normal_(network.first_order.table)
     batch = batch_of(layout)
     offsets = torch.tensor([0, 9])
-    rows = network.embedding.table[batch.codes + offsets]
+    rows = network.tables_read["sparse"].table[batch.codes + offsets]
     first = network.first_order.table[batch.codes + offsets].sum(dim=(1, 2))
     fm = (rows[:, 0] * rows[:, 1]).sum(1, keepdim=True)
     linear = network.blocks[1].steps[0]

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from autorec.candidate import Recipe
 from autorec.errors import TrainingError
 from autorec.job import COMPLETE, DEADLINE, STOPPED, Report
-from autorec.tasks.base import Task
 from autorec.train.batches import Batches
 
 CLIP_NORM = 10.0
@@ -83,7 +82,7 @@ class _Average:
 def train(
     module: nn.Module,
     batches: Batches,
-    task: Task,
+    objective: Callable[[Any], Tensor],
     recipe: Recipe,
     budget: Budget,
     *,
@@ -94,9 +93,9 @@ def train(
     """Train `module` in place and leave its best weights in it.
 
     Args:
-        module: batch -> outputs (B,).
+        module: whose weights are trained.
         batches: training rows; an epoch is one pass.
-        task: gives the loss.
+        objective: batch -> mean loss, through `module`.
         recipe: lr, embedding_l2, schedule, epochs (cosine), ema.
         budget: rows, deadline and how often to evaluate.
         evaluate: module -> score, higher is better; None trains to `budget.rows` and keeps the
@@ -107,7 +106,7 @@ def train(
     Raises:
         TrainingError: the loss is not finite.
     """
-    training = _Training(module, batches, task, recipe, budget)
+    training = _Training(module, batches, objective, recipe, budget)
     training.evaluate, training.report, training.tables = evaluate, report, list(tables)
     return training.run()
 
@@ -118,9 +117,15 @@ class _Training:
     tables: list[nn.Parameter]
 
     def __init__(
-        self, module: nn.Module, batches: Batches, task: Task, recipe: Recipe, budget: Budget
+        self,
+        module: nn.Module,
+        batches: Batches,
+        objective: Callable[[Any], Tensor],
+        recipe: Recipe,
+        budget: Budget,
     ) -> None:
-        self.module, self.batches, self.task, self.budget = module, batches, task, budget
+        self.module, self.batches, self.objective = module, batches, objective
+        self.budget = budget
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.schedule = str(recipe.get("schedule", "plateau"))
@@ -162,7 +167,7 @@ class _Training:
         self._set_lr()
         batch = batch.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.task.loss(self.module(batch), batch.label, batch.weight)
+        loss = self.objective(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.l2 > 0:
             for table in self.tables:

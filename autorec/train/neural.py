@@ -21,6 +21,7 @@ from autorec.schema import Layout
 from autorec.seeding import derive, numpy_rng, torch_seeded
 from autorec.tasks.base import Task
 from autorec.train.batches import Batches, Rows
+from autorec.train.distil import objective
 from autorec.train.fit import Array, Trained, TrainingData
 from autorec.train.loop import IMPROVED, Budget, Outcome, train
 
@@ -128,7 +129,7 @@ def fit(
         outcome = train(
             network,
             batches,
-            data.task,
+            objective(network, data.task, str(recipe.get("distil", "none"))),
             recipe,
             _budget(job, data, batches.n, replay),
             evaluate=monitor,

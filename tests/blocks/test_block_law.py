@@ -40,8 +40,9 @@ def test_rows_do_not_mix_in_evaluation(name, shapes, seed):
     with torch.no_grad():
         whole, permuted = block(inputs), block([part[order] for part in inputs])
         alone = torch.cat([block([part[i : i + 1] for part in inputs]) for i in range(9)])
-    torch.testing.assert_close(permuted, whole[order], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(alone, whole, rtol=1e-4, atol=1e-5)
+    slack = 1e-5 * max(1.0, float(whole.abs().max()))
+    torch.testing.assert_close(permuted, whole[order], rtol=1e-4, atol=slack)
+    torch.testing.assert_close(alone, whole, rtol=1e-4, atol=slack)
 
 
 @pytest.mark.parametrize(("name", "shapes", "seed"), CASES)

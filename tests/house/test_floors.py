@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[int, tuple[str, ...]]] = {
         ),
     ),
     "search": (4, ("autorec.search",)),
-    "build": (4, ("autorec.build", "autorec.morph")),
+    "build": (4, ("autorec.build", "autorec.alignment", "autorec.morph")),
     "tasks": (4, ("autorec.tasks",)),
     "train": (5, ("autorec.train",)),
     "evaluate": (5, ("autorec.evaluate",)),

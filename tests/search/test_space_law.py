@@ -95,6 +95,18 @@ def test_the_canonical_form_is_its_own_and_keeps_the_key(
         assert space.contains(plain)
 
 
+def test_vectors_are_equal_where_keys_are(space: Space, candidates: list[Candidate]) -> None:
+    found: dict[str, bytes] = {}
+    length = len(space.encode(candidates[0]))
+    for candidate in candidates[:300]:
+        vector = space.encode(candidate)
+        assert vector.shape == (length,) and vector.dtype == np.float32
+        assert np.isfinite(vector).all() and vector.min() >= 0 and vector.max() <= 1
+        assert np.array_equal(vector, space.encode(space.canonical(candidate)))
+        found[space.key(candidate)] = vector.tobytes()
+    assert len(set(found.values())) == len(found)
+
+
 def test_a_candidate_survives_json(candidates: list[Candidate]) -> None:
     for candidate in candidates:
         text = json.dumps(candidate.to_json())

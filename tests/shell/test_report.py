@@ -130,12 +130,12 @@ NONE = Recipe({})
     [
         (
             Candidate(NEURAL, NONE, Features(), DEEP),
-            "sparse dense linear mlp cross fm mlp score",
+            "ids numbers linear mlp cross fm mlp score",
             13,
         ),
         (
             Candidate(LINEAR, NONE, Features(), Architecture((), 0, True)),
-            "sparse dense linear score",
+            "ids numbers linear score",
             3,
         ),
         (Candidate(TREE, Recipe({"num_leaves": 31})), "columns LightGBM score", 2),

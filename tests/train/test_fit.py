@@ -13,7 +13,7 @@ from autorec.architecture import Architecture, Node
 from autorec.candidate import Candidate, Features, Recipe
 from autorec.errors import RankerError, TrainingError
 from autorec.job import COMPLETE, DEADLINE, STOPPED, Fidelity, Job
-from autorec.search_spaces._dag import TREE_DEFAULTS
+from autorec.search_spaces._genes import TREE_DEFAULTS
 from autorec.tasks.metrics import auc
 from autorec.train.fit import fit, load_model
 

@@ -1,0 +1,73 @@
+"""What id tables share: one parameter for all fields, pooling of lists, growth of their width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from autorec.blocks.base import Block, Fields, Shape, TensorKind
+from autorec.blocks.growth import Feed, Plan, longer, same
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Codes of one field (B, ...) -> rows (B, ..., D).
+Lookup = Callable[[Tensor], Tensor]
+
+
+class TableBlock(Block):
+    """Codes (B, F) and lists (B, L) to fields (B, F + lists, D).
+
+    A list is the mean of its codes other than 0; an empty list is its row 0. Rows start at
+    N(0, 1e-4), as the public leaderboard recipes do: larger starts memorise rare ids.
+    """
+
+    role: ClassVar[str] = "table"
+    gives: ClassVar[TensorKind] = "field"
+    grows: ClassVar[tuple[str, ...]] = ("width",)
+
+    def __init__(
+        self, rows: Sequence[int], list_rows: Sequence[int], width: int, **arguments: Any
+    ) -> None:
+        super().__init__(rows=tuple(rows), list_rows=tuple(list_rows), width=width, **arguments)
+        self.counts = (*rows, *list_rows)
+        self.ids = len(rows)
+        self.shape = Fields(len(self.counts), width)
+
+    def flops(self) -> int:
+        return 0
+
+    def again(self, shapes: Sequence[Shape], **changes: Any) -> Self:
+        return type(self)(**{**self.arguments, **changes})
+
+    def grow_into(self, grown: Self, feed: Feed) -> Plan:
+        width = longer(self.arguments["width"], grown.arguments["width"])
+        tensors = {name: (same(len(p)), width) for name, p in self.named_parameters()}
+        return Plan(tensors, same(len(self.counts)), width)
+
+
+def starts(rows: Sequence[int]) -> list[int]:
+    """Return the first row of each field in one table, and the number of all rows at the end."""
+    return [0, *accumulate(rows)]
+
+
+def table(rows: int, width: int) -> nn.Parameter:
+    """Return a parameter (rows, width) from N(0, 1e-4)."""
+    made = nn.Parameter(torch.empty(rows, width))
+    nn.init.normal_(made, std=1e-4)
+    return made
+
+
+def pooled(values: Tensor, lookup: Lookup) -> Tensor:
+    """Return (B, ..., D): the mean over the codes other than 0 of lists (B, L); an empty list is
+    the row of code 0. `lookup` maps codes (B, L) to rows (B, L, ..., D).
+    """
+    rows = lookup(values)
+    present = (values != 0).view(*values.shape, *[1] * (rows.dim() - 2))
+    count = present.sum(dim=1)
+    # A list is padded at its end, so that an empty one begins with code 0.
+    return torch.where(count == 0, rows[:, 0], (rows * present).sum(dim=1) / count.clamp(min=1))
