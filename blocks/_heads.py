@@ -83,9 +83,9 @@ class HeadBlock(Block):
     @classmethod
     def choices(cls) -> dict[str, BaseDistribution]:
         return {
-            "layers": IntDistribution(1, 4),
+            "layers": IntDistribution(1, 5),
             "heads": IntDistribution(1, 4),
-            "width": IntDistribution(8, 64, log=True),
+            "width": IntDistribution(8, 128, log=True),
             "dropout": FloatDistribution(0.0, 0.5, step=0.1),
         }
 

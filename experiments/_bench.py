@@ -10,50 +10,47 @@ from typing import Any
 
 from autorec import datasets
 from autorec.candidate import Candidate
-from autorec.data.columns import Columns
 from autorec.data.sources import open_source
 from autorec.data.store import write_columns
 from autorec.job import Fidelity, Job
-from autorec.prepare import Options, Prepared, Roles, prepare
+from autorec.prepare import Options, Roles, prepare
+from autorec.run import Run
 from autorec.train.fit import Trained, TrainingData, fit
 
 
-class Bench:
-    """A data set, encoded on its training rows, with its validation and test rows.
+def encoded(
+    name: str, folder: Path, *, load: Mapping[str, Any] | None = None, **options: Any
+) -> Path:
+    """Encode a data set on its training rows, its test rows too where it has them.
 
     Args:
         name: of the data set; its own validation file is used where it has one.
-        folder: where the encoded columns go; an existing one is used again.
+        folder: where the encoded columns go; one that is already written is left as it is.
         load: further arguments of `datasets.load`.
-        options: of `autorec.prepare.prepare` (task, split, seed).
+        options: of `autorec.prepare.Options` (task, split, seed).
     """
+    if (folder / "run.json").is_file():
+        return folder
+    data = datasets.load(name, **(load or {}))
+    roles = Roles(data.label, data.user_id, data.item_id, data.timestamp)
+    roles = replace(roles, feature_types=data.feature_types)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = prepare(folder, data.train, data.valid, roles, Options(**options), lambda _: None).run
+    if data.test is not None:
+        source, schema, labels = open_source(data.test), run.schema(), run.task().label_map
+        columns = folder / "columns"
+        write_columns(source, schema, run.encoder(), labels, None, columns, part="test")
+    return folder
 
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        *,
-        load: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        data = datasets.load(name, **(load or {}))
-        roles = Roles(data.label, data.user_id, data.item_id, data.timestamp)
-        roles = replace(roles, feature_types=data.feature_types)
-        folder.mkdir(parents=True, exist_ok=True)
-        prepared: Prepared = prepare(
-            folder, data.train, data.valid, roles, Options(**options), lambda _: None
-        )
-        self.run, self.space = prepared.run, prepared.space
+
+class Bench:
+    """The encoded rows in `folder` (see `encoded`), and training of one candidate after another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = Run.open(folder)
+        self.space = self.run.space()
         self.data: TrainingData = self.run.data()
-        self.test: Columns | None = None
-        if data.test is not None:
-            source = open_source(data.test)
-            schema, task = self.run.schema(), self.run.task()
-            parts = write_columns(
-                source, schema, self.run.encoder(), task.label_map, None, folder / "columns",
-                part="test",
-            )
-            self.test = parts["test"]
+        self.has_test = (folder / "columns" / "test").is_dir()
 
     def train(
         self, candidate: Candidate, seed: int, *, rows: int | None = None, threads: int = 1
@@ -72,9 +69,8 @@ class Bench:
         found |= {"seconds": round(trained.seconds, 1), "cpu_s": round(cpu, 1)}
         found |= {"params": trained.info.get("params"), "status": trained.status}
         found["epochs"] = round(trained.rows / self.data.train.n_rows, 2)
-        if self.test is not None:
-            test = self.test
-            found["test"] = self.data.task.metrics(
-                test.label, trained.model.predict(test), test.weight, test.group
-            )
+        if self.has_test:
+            test = self.run.columns("test")
+            prediction = trained.model.predict(test)
+            found["test"] = self.data.task.metrics(test.label, prediction, test.weight, test.group)
         return found
