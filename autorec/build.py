@@ -157,9 +157,11 @@ class Network(nn.Module):
     def forward(self, batch: Inputs) -> Tensor:
         """Return outputs (B,) in the task's own scale (logits, standardised ratings)."""
         values = self._through(batch)
-        out = self._shared(batch, values)
-        if self.head is not None:
-            out = out + self.head(self._sinks(values)).squeeze(1)
+        # Whatever runs before in half precision: outputs of eight bits would tie.
+        with torch.autocast(batch.codes.device.type, enabled=False):
+            out = self._shared(batch, values)
+            if self.head is not None:
+                out = out + self.head(self._sinks(values)).squeeze(1)
         return out
 
     def streams(self, batch: Inputs) -> Tensor:
@@ -171,9 +173,10 @@ class Network(nn.Module):
         if self.head is None:
             raise SpaceError(f"streams are tensors that go to the head, but got {self.plan}")
         values = self._through(batch)
-        weighted = self._sinks(values) * self.head.weight
+        with torch.autocast(batch.codes.device.type, enabled=False):
+            weighted = self._sinks(values) * self.head.weight
+            shared = self._shared(batch, values) + self.head.bias
         parts = [part.sum(dim=1) for part in torch.split(weighted, self.stream_sizes, dim=1)]
-        shared = self._shared(batch, values) + self.head.bias
         return shared.unsqueeze(1) + len(parts) * torch.stack(parts, dim=1)
 
     def _through(self, batch: Inputs) -> dict[Source, Tensor]:
@@ -188,7 +191,8 @@ class Network(nn.Module):
         return values
 
     def _sinks(self, values: dict[Source, Tensor]) -> Tensor:
-        return torch.cat([values[i].flatten(1) for i in self.plan.sinks], dim=1)
+        sinks = torch.cat([values[i].flatten(1) for i in self.plan.sinks], dim=1)
+        return sinks.to(self.base.dtype)
 
     def _inputs(self, batch: Inputs) -> dict[Source, Tensor]:
         values: dict[Source, Tensor] = {}

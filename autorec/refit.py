@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,14 +130,14 @@ def refit_here(run: Run) -> None:
     """Do, in the worker, what `refit` has asked for in the run folder."""
     import torch
 
-    from autorec.train.fit import TrainingData, fit
+    from autorec.train.fit import fit
 
     folder = run.folder / "refit"
     asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
     job = Job.from_json(asked["job"])
     torch.set_num_threads(job.threads)
     columns = run.columns("all")
-    data = TrainingData(columns, None, columns.layout, run.task(), run.schema().item)
+    data = replace(run.data(), train=columns, valid=None, layout=columns.layout)
     trained = fit(job, data, lambda rows, score: True, replay=asked["replay"])
     (folder / "model").mkdir()
     trained.model.save(folder / "model")

@@ -134,6 +134,7 @@ class Run:
     def data(self) -> TrainingData:
         """Return what candidates are trained and selected on."""
         from autorec.train.fit import TrainingData
+        from autorec.train.precision import agreed
 
         train = self.columns("train")
         schema = self.schema()
@@ -144,6 +145,7 @@ class Run:
             self.task(),
             schema.item,
             self.config.eval_rows,
+            agreed(self.folder),
         )
 
     def prediction(self, number: int) -> np.ndarray | None:

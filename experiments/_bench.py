@@ -44,12 +44,16 @@ def encoded(
 
 
 class Bench:
-    """The encoded rows in `folder` (see `encoded`), and training of one candidate after another."""
+    """The encoded rows in `folder` (see `encoded`), and training of one candidate after another.
 
-    def __init__(self, folder: Path) -> None:
+    `precision` is that of matrix products in training; None takes what suits the machine.
+    """
+
+    def __init__(self, folder: Path, precision: str | None = None) -> None:
         self.run = Run.open(folder)
         self.space = self.run.space()
-        self.data: TrainingData = self.run.data()
+        data: TrainingData = self.run.data()
+        self.data = replace(data, precision=precision or data.precision)
         self.has_test = (folder / "columns" / "test").is_dir()
 
     def train(
@@ -68,6 +72,7 @@ class Bench:
         found: dict[str, Any] = {"valid": trained.metrics, "rows": trained.rows}
         found |= {"seconds": round(trained.seconds, 1), "cpu_s": round(cpu, 1)}
         found |= {"params": trained.info.get("params"), "status": trained.status}
+        found["precision"] = trained.info.get("precision")
         found["epochs"] = round(trained.rows / self.data.train.n_rows, 2)
         if self.has_test:
             test = self.run.columns("test")

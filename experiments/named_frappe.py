@@ -2,6 +2,7 @@
 
 python experiments/named_frappe.py --seeds 0 1 2 --workers 2
 python experiments/named_frappe.py --seeds 3 4 --names FinalMLP FinalNet DESTINE
+python experiments/named_frappe.py --precision float32 --result named_frappe_float32 --names DNN
 python experiments/named_frappe.py --table
 
 Runs that `results/named_frappe.json` holds for the same candidate are not repeated, so that the
@@ -57,11 +58,11 @@ FUXICTR = {
 _BENCH: list[Bench] = []
 
 
-def _open(folder: str) -> None:
+def _open(folder: str, precision: str | None) -> None:
     import torch
 
     torch.set_num_threads(1)
-    _BENCH.append(Bench(Path(folder)))
+    _BENCH.append(Bench(Path(folder), precision))
 
 
 def _one(name: str, seed: int) -> dict[str, Any]:
@@ -75,8 +76,8 @@ def _one(name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _kept() -> list[dict[str, Any]]:
-    path = HERE / "results" / f"{NAME}.json"
+def _kept(name: str) -> list[dict[str, Any]]:
+    path = HERE / "results" / f"{name}.json"
     return json.loads(path.read_text())["rows"] if path.is_file() else []
 
 
@@ -113,10 +114,12 @@ def main() -> None:
     parser.add_argument("--names", nargs="+")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=1e9, help="start no run after this")
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="where encoded columns are, or go")
+    parser.add_argument("--precision", help="float32 or bfloat16; what suits the machine if absent")
+    parser.add_argument("--result", default=NAME)
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
-    rows = _kept()
+    rows = _kept(asked.result)
     if asked.table:
         print(table(rows))
         return
@@ -129,7 +132,10 @@ def main() -> None:
     wanted = [(n, s) for s in asked.seeds for n in asked.names or keys if (n, s) not in done]
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     pool = ProcessPoolExecutor(
-        asked.workers, get_context("spawn"), initializer=_open, initargs=(str(folder),)
+        asked.workers,
+        get_context("spawn"),
+        initializer=_open,
+        initargs=(str(folder), asked.precision),
     )
     with pool:
         running = {}
@@ -143,7 +149,7 @@ def main() -> None:
             rows.append(ended.result())
             row = rows[-1]
             print(row["name"], row["seed"], row["test"], row["cpu_s"], row["epochs"], flush=True)
-            write(NAME, rows, summary=_summary(rows))
+            write(asked.result, rows, summary=_summary(rows))
     print(table(rows))
 
 

@@ -34,7 +34,7 @@ class TrainingData:
     """The rows to learn from, the rows to select on, and what they mean.
 
     `valid` is None for a refit on all rows. `item` names the id field of the item, where there is
-    one.
+    one. `precision` is that of matrix products in training (`autorec.train.precision`).
     """
 
     train: Columns
@@ -43,6 +43,7 @@ class TrainingData:
     task: Task
     item: str | None = None
     eval_rows: int | None = None
+    precision: str = "float32"
     late: Callable[[], bool] = lambda: False
 
 

@@ -20,6 +20,7 @@ from autorec.job import Job, Report
 from autorec.schema import Layout
 from autorec.seeding import derive, numpy_rng, torch_seeded
 from autorec.tasks.base import Task
+from autorec.train import precision
 from autorec.train.batches import Batches, Rows
 from autorec.train.distil import objective
 from autorec.train.fit import Array, Trained, TrainingData
@@ -120,8 +121,11 @@ def fit(
     """Train a network (see `autorec.train.fit.fit`)."""
     recipe, cap = job.candidate.recipe, job.fidelity.hash_cap
     network = build(job.candidate, data.layout, bias=data.task.bias(), seed=job.seed, hash_cap=cap)
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device)
     size = int(recipe.number("batch_size", 4096))
+    minimised = objective(network, data.task, str(recipe.get("distil", "none")))
+    low = precision.low(data.precision, network.flops(), size)
     batches = Batches(data.train, size, seed=derive(job.seed, "batches"))
     monitor = None if data.valid is None else _Monitor(data.valid, data.task)
     started = time.perf_counter()
@@ -129,7 +133,7 @@ def fit(
         outcome = train(
             network,
             batches,
-            objective(network, data.task, str(recipe.get("distil", "none"))),
+            precision.under(minimised, device) if low else minimised,
             recipe,
             _budget(job, data, batches.n, replay),
             evaluate=monitor,
@@ -149,6 +153,7 @@ def fit(
             "epochs": round(outcome.rows / batches.n, 3),
             "best_rows": outcome.best_rows,
             "rows_per_s": round(speed),
+            "precision": precision.BFLOAT16 if low else precision.FLOAT32,
         },
         _replay(outcome, batches.n),
         valid_prediction=monitor.best_prediction if monitor and monitor.whole else None,
