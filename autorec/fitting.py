@@ -31,14 +31,17 @@ if TYPE_CHECKING:
     import optuna
 
     from autorec.deploy.ranker import Ranker
+    from autorec.search.pool import WorkerPool
     from autorec.search.records import TrialRecord
 
 _KEPT = 6
 _REFIT_SHARE = 0.35
+# Most of the time limit (and seconds) of one trial: a slow network would hold a worker to the end.
+_TRIAL_SHARE, _TRIAL_LEAST = 0.3, 10.0
 _POLL = 0.25
 # Seconds kept for what follows the search: ranker (besides reading the log), report, MLflow.
 _FINISH = 3.0
-# Seconds until a refit's process has imported torch and read the columns: 3.8 on a cold machine.
+# Seconds until a refit's process has loaded torch and read the columns: 3.8 on a cold machine.
 _START = 4.0
 # Seconds that a worker gets to score the trial it has to end, before it is killed.
 _WIND_DOWN = 3.0
@@ -76,7 +79,7 @@ class Limits:
 
 
 def run_fit(prepared: Prepared, limits: Limits, tracker: Tracker, progress: Progress) -> Fitted:
-    """Search, choose the best trial by its validation score, refit it and make the ranker.
+    """Search, choose the best trial by its validation score, refit it, make the ranker.
 
     Ctrl-C ends the search, or the refit, and returns the best so far; a second one is passed on.
 
@@ -109,6 +112,8 @@ def run_fit(prepared: Prepared, limits: Limits, tracker: Tracker, progress: Prog
 class _Search:
     """The parent's watch over its workers."""
 
+    pool: WorkerPool | None = None
+
     def __init__(
         self,
         prepared: Prepared,
@@ -119,9 +124,8 @@ class _Search:
     ) -> None:
         self.prepared, self.study, self.limits = prepared, study, limits
         self.run_, self.tracker, self.progress = prepared.run, tracker, progress
-        self.wind_down = min(_WIND_DOWN, 0.05 * limits.total)
+        self.wind_down, self.reserved = min(_WIND_DOWN, 0.05 * limits.total), False
         self.deadline = limits.end - self.finish_seconds() - self.wind_down
-        self.reserved = False
         self._checks = threading.Thread(target=self._check, name="checks", daemon=True)
 
     def finish_seconds(self) -> float:
@@ -136,9 +140,9 @@ class _Search:
         if score is None or not score.rows:
             return math.inf
         share = float(score.info.get("best_rows", score.rows)) / score.rows
-        growth = (config.n_train + config.n_valid) / max(1, config.n_train)
-        encode = self.prepared.timings.get("encode", 0.0)
-        return 1.1 * score.seconds * share * growth + 1.5 * encode + _START
+        share *= (config.n_train + config.n_valid) / max(1, config.n_train)
+        encoding = 1.5 * self.prepared.timings.get("encode", 0.0)
+        return 1.1 * score.seconds * share + encoding + _START
 
     def refit_fits(self, winner: TrialRecord) -> bool:
         """Tell whether the refit of `winner` may end in time; it is left out if it does not.
@@ -174,7 +178,7 @@ class _Search:
         """Search until time or trials are used up; tell whether Ctrl-C ended it."""
         from autorec.search.pool import WorkerPool
 
-        pool = WorkerPool(
+        self.pool = pool = WorkerPool(
             self._command,
             self.limits.workers,
             worker_environment(self.run_.config.threads),
@@ -216,6 +220,7 @@ class _Search:
     def _command(self, slot: int) -> list[str]:
         limit = self.limits.n_trials or 0
         words = [str(self.run_.folder), repr(self.deadline), str(os.getpid()), str(limit)]
+        words.append(repr(max(_TRIAL_LEAST, _TRIAL_SHARE * self.limits.total)))
         return [sys.executable, "-m", "autorec.worker", *words]
 
     def _tick(self) -> None:
@@ -229,6 +234,9 @@ class _Search:
         reserve = self._refit_reserve(best)
         if time.time() >= self.deadline - reserve:
             self.reserved = reserve > 0
+            if self.pool is not None and not self.run_.stop_file.exists():
+                # A slow network would else be scoring itself in the time of the refit.
+                self.pool.deadline = min(self.pool.deadline, time.time() + self.wind_down)
             self.run_.stop_file.touch()
 
     def _refit_reserve(self, best: TrialRecord | None) -> float:
@@ -249,12 +257,9 @@ class _Search:
 
 
 def _refit_guarded(
-    prepared: Prepared,
-    winner: TrialRecord,
-    search: _Search,
-    progress: Progress,
+    prepared: Prepared, winner: TrialRecord, search: _Search, progress: Progress
 ) -> Refitted | None:
-    """Refit; keep the search's own weights when it fails, runs late, or is interrupted."""
+    """Refit; keep the search's weights when it fails, runs late, or is interrupted."""
     candidate = winner.candidate
     if candidate is None or candidate.family == POPULARITY or winner.score is None:
         return None

@@ -1,4 +1,4 @@
-"""One worker: `python -m autorec.worker RUN_FOLDER DEADLINE PARENT_PID N_TRIALS`, or a refit.
+"""One worker: `python -m autorec.worker FOLDER DEADLINE PARENT_PID N_TRIALS SECONDS`, or a refit.
 
 A process of its own, started by name rather than forked or spawned: a user's script needs no
 `__main__` guard, and a worker that runs out of memory takes nothing with it.
@@ -65,8 +65,13 @@ class _Busy:
             self.now = False
 
 
-def work(folder: Path, deadline: float, parent: int, n_trials: int | None) -> None:
-    """Run trials of the study in `folder` until the deadline, the stop file or the parent's end."""
+def work(
+    folder: Path, deadline: float, parent: int, n_trials: int | None, most_seconds: float
+) -> None:
+    """Run trials of the study in `folder` until the deadline, the stop file or the parent's end.
+
+    A trial gets at most `most_seconds`.
+    """
     import torch
 
     from autorec.search.engine import make_engine
@@ -92,6 +97,7 @@ def work(folder: Path, deadline: float, parent: int, n_trials: int | None) -> No
         deadline=deadline,
         halving=Halving(config.rungs),
         n_trials=n_trials,
+        most_seconds=most_seconds,
         # A trial that is running ends by `late`, with its score; only then does the worker stop.
         stop=lambda: orphaned(parent) or (not evaluate.now and run.stop_file.exists()),
     )
@@ -106,10 +112,10 @@ def main() -> None:
         die_with_parent(int(sys.argv[3]))
         refit_here(Run.open(sys.argv[1]))
         return
-    folder, deadline, parent, n_trials = sys.argv[1:5]
-    limit = int(n_trials)
+    folder, deadline, parent, n_trials, seconds = sys.argv[1:6]
+    limit = int(n_trials) or None
     try:
-        work(Path(folder), float(deadline), int(parent), limit if limit > 0 else None)
+        work(Path(folder), float(deadline), int(parent), limit, float(seconds))
     except TrainingError as error:  # the same fault again and again: a new worker would meet it too
         print(error, file=sys.stderr)
         sys.exit(GIVE_UP)

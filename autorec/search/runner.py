@@ -54,6 +54,7 @@ def run_worker(
     halving: Halving | None = None,
     fidelity: Fidelity | None = None,
     n_trials: int | None = None,
+    most_seconds: float = math.inf,
     stop: Callable[[], bool] = lambda: False,
     values: Callable[[Score], Sequence[float]] = lambda score: [score.value],
 ) -> Outcome:
@@ -74,6 +75,7 @@ def run_worker(
         fidelity: work that each candidate gets; None: all rows.
         n_trials: most trials of the whole study, failed ones counted, lost ones not; several
             workers share it exactly.
+        most_seconds: most time of one trial, which then ends like one that met the deadline.
         stop: asked before each trial and at each report; True ends the worker, and fails the
             running trial as interrupted.
         values: what the study's objectives are told of a score, all maximised.
@@ -88,6 +90,7 @@ def run_worker(
         worker.halving = halving or Halving(())
         worker.fidelity = fidelity or Fidelity()
         worker.n_trials, worker.stop, worker.values = n_trials, stop, values
+        worker.most_seconds = most_seconds
         return worker.run()
 
 
@@ -95,6 +98,7 @@ class _Worker:
     halving: Halving
     fidelity: Fidelity
     n_trials: int | None
+    most_seconds: float
     stop: Callable[[], bool]
     values: Callable[[Score], Sequence[float]]
 
@@ -192,7 +196,7 @@ class _Worker:
             trial=trial.number,
             candidate=candidate,
             seed=derive(self.seed, "trial", trial.number),
-            deadline=self.deadline,
+            deadline=min(self.deadline, time.time() + self.most_seconds),
             fidelity=self.fidelity,
             parent=attrs.get("parent"),
             edits=tuple(attrs.get("edits", ())),
