@@ -83,6 +83,26 @@ def test_short_limits_leave_most_of_the_time_to_the_search():
     assert search(FakeRun([]), total=math.inf).deadline == math.inf
 
 
+def test_workers_that_were_told_to_stop_do_not_eat_the_time_of_the_refit(tmp_path, monkeypatch):
+    run = FakeRun([0])
+    run.stop_file = tmp_path / "stop"
+    watch = search(run)
+    best = record(0, 0.9, seconds=5.0)
+    monkeypatch.setattr("autorec.search.records.records", lambda study: [best])
+    watch.tracker = SimpleNamespace(log=lambda trials: None)
+    watch.progress = SimpleNamespace(update=lambda *facts: None)
+    watch.pool = SimpleNamespace(deadline=watch.limits.end)
+    watch._tick()
+    assert not run.stop_file.exists() and watch.pool.deadline == watch.limits.end
+    watch.deadline = time.time() + 1.0  # the refit of `best` no longer fits behind another trial
+    watch._tick()
+    assert run.stop_file.exists() and watch.reserved
+    assert watch.pool.deadline <= time.time() + watch.wind_down
+    first = watch.pool.deadline
+    watch._tick()
+    assert watch.pool.deadline == first
+
+
 def test_cores_are_shared_among_workers():
     workers, threads = share_cores("auto")
     assert 1 <= workers <= 8 and threads >= 1

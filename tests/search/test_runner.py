@@ -330,6 +330,19 @@ def test_no_trial_begins_that_could_not_end(
     assert work(study, toys.Toy(), quick, deadline=soon(7.0), n_trials=2).trials == 1
 
 
+def test_a_trial_gets_at_most_its_share_of_the_time(study: optuna.Study, toys: ModuleType) -> None:
+    deadlines: list[float] = []
+
+    def evaluate(job: Job, report: Report) -> Score:
+        deadlines.append(job.deadline - time.time())
+        return Score(0.5, {}, 100, 0.1)
+
+    work(study, toys.Toy(), evaluate, most_seconds=7.0, n_trials=2)
+    work(study, toys.Toy(), evaluate, most_seconds=7.0, deadline=soon(4.0), n_trials=3)
+    assert 6.0 < deadlines[0] <= 7.0 and 6.0 < deadlines[1] <= 7.0
+    assert 3.0 < deadlines[2] <= 4.0
+
+
 def test_a_search_without_a_deadline_gives_its_trials_a_lease_all_the_same(
     study: optuna.Study, toys: ModuleType
 ) -> None:
