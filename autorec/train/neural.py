@@ -79,20 +79,25 @@ def load(folder: Path, candidate: Candidate, layout: Layout, task: Task) -> Neur
     return NeuralModel(network, task, cap)
 
 
-def network_outputs(network: nn.Module, rows: Rows) -> np.ndarray:
-    """Return outputs (N,) float32 of a network in evaluation mode."""
+def network_outputs(network: nn.Module, rows: Rows, *, low: bool = False) -> np.ndarray:
+    """Return outputs (N,) float32 of a network in evaluation mode; `low`: products in bfloat16."""
     network.eval()
     device = next(network.parameters()).device
-    with torch.inference_mode():
+    half = torch.autocast(device.type, torch.bfloat16, enabled=low)
+    with torch.inference_mode(), half:
         parts = [network(batch.to(device)).cpu() for batch in rows.in_order(_PREDICT_ROWS)]
     out: np.ndarray = torch.cat(parts).float().numpy() if parts else np.zeros(0, np.float32)
     return out
 
 
 class _Monitor:
-    """Scores a network on at most `_MONITOR_ROWS` validation rows, the same at every call."""
+    """Scores a network on at most `_MONITOR_ROWS` validation rows, the same at every call.
 
-    def __init__(self, valid: Columns, task: Task) -> None:
+    What training in half precision is steered by is computed so too: in float32 it would take a
+    fifth of the time (DNN, Frappe). The score of the trial is read in float32 at the end.
+    """
+
+    def __init__(self, valid: Columns, task: Task, low: bool) -> None:
         whole = valid.n_rows
         if valid.n_rows > _MONITOR_ROWS:
             rng = numpy_rng(0, "monitor", valid.n_rows)
@@ -100,12 +105,12 @@ class _Monitor:
             valid = valid.take(picked)
         self.columns = valid
         self.rows = Rows(valid)
-        self.task = task
-        self.whole = len(self.columns) == whole
+        self.task, self.low = task, low
+        self.final = len(self.columns) == whole and not low
         self.best_score, self.best_prediction = -math.inf, np.zeros(0)
 
     def __call__(self, network: nn.Module) -> float:
-        prediction = self.task.predict(network_outputs(network, self.rows))
+        prediction = self.task.predict(network_outputs(network, self.rows, low=self.low))
         metric, columns = self.task.metric, self.columns
         label = np.asarray(columns.label)
         value = metric(label, prediction, columns.weight, columns.group)
@@ -127,7 +132,7 @@ def fit(
     minimised = objective(network, data.task, str(recipe.get("distil", "none")))
     low = precision.low(data.precision, network.flops(), size)
     batches = Batches(data.train, size, seed=derive(job.seed, "batches"))
-    monitor = None if data.valid is None else _Monitor(data.valid, data.task)
+    monitor = None if data.valid is None else _Monitor(data.valid, data.task, low)
     started = time.perf_counter()
     with torch_seeded(job.seed, "dropout"):
         outcome = train(
@@ -156,7 +161,7 @@ def fit(
             "precision": precision.BFLOAT16 if low else precision.FLOAT32,
         },
         _replay(outcome, batches.n),
-        valid_prediction=monitor.best_prediction if monitor and monitor.whole else None,
+        valid_prediction=monitor.best_prediction if monitor and monitor.final else None,
     )
 
 

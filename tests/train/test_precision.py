@@ -80,5 +80,10 @@ def test_training_in_half_precision_learns_as_well(click_data, candidate):
         trained = fit(job, replace(click_data, precision=kind), lambda _rows, _score: True)
         assert trained.info["precision"] == kind
         found[kind] = trained.metrics["auc"]
+        valid = click_data.valid
+        again = click_data.task.metrics(
+            valid.label, trained.model.predict(valid), group=valid.group
+        )
+        assert trained.metrics["auc"] == again["auc"]  # read in float32, whatever steered it
     assert found["bfloat16"] == pytest.approx(found["float32"], abs=0.01)
     assert found["bfloat16"] > 0.75
