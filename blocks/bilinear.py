@@ -11,9 +11,9 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from torch import Tensor, nn
 
+from autorec.blocks._pairs import no_pairs, pair_ends, pair_map, pair_outputs
 from autorec.blocks.base import Block, Flat, Shape, TensorKind, join, joined_fields
-from autorec.blocks.growth import FRESH, Feed, IndexMap, Plan, same
-from autorec.blocks.inner_product import crossed, no_pairs, pair_ends, pair_map, pair_outputs
+from autorec.blocks.growth import FRESH, Feed, IndexMap, Plan, crossed, same
 from autorec.errors import ConfigError
 
 _KINDS = ("all", "each", "interaction")

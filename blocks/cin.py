@@ -10,8 +10,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from torch import Tensor, nn
 
 from autorec.blocks.base import Block, Flat, Shape, TensorKind, join, joined_fields, linear
-from autorec.blocks.growth import Feed, IndexMap, Plan, longer, need_same_width, unheard
-from autorec.blocks.inner_product import crossed
+from autorec.blocks.growth import Feed, IndexMap, Plan, crossed, longer, need_same_width, unheard
 
 
 class CIN(Block):

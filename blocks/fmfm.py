@@ -9,9 +9,9 @@ import torch
 from optuna.distributions import BaseDistribution
 from torch import Tensor, nn
 
+from autorec.blocks._pairs import pair_ends, pair_map
 from autorec.blocks.base import Block, Flat, Shape, TensorKind, join, joined_fields
 from autorec.blocks.growth import Feed, Plan, same
-from autorec.blocks.inner_product import pair_ends, pair_map
 
 
 class FmFM(Block):

@@ -69,12 +69,7 @@ class Feed:
         """Index map of the input flattened to (B, F D); `units` itself for flat inputs."""
         if self.width is None:
             return self.units
-        old = sum(source != FRESH for source in self.width)
-        return tuple(
-            unit * old + part if FRESH not in (unit, part) else FRESH
-            for unit in self.units
-            for part in self.width
-        )
+        return crossed(self.units, self.width, sum(source != FRESH for source in self.width))
 
 
 def same(size: int) -> IndexMap:
@@ -85,6 +80,13 @@ def same(size: int) -> IndexMap:
 def longer(old: int, new: int) -> IndexMap:
     """Return the map of an axis that grows at its end."""
     return (*range(old), *[FRESH] * (new - old))
+
+
+def crossed(outer: IndexMap, inner: IndexMap, old: int) -> IndexMap:
+    """Return the map of two axes flattened into one, whose inner had `old` entries."""
+    return tuple(
+        high * old + low if FRESH not in (high, low) else FRESH for high in outer for low in inner
+    )
 
 
 def as_it_was(shapes: Sequence[Shape]) -> Feed:

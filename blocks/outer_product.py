@@ -9,9 +9,9 @@ import torch
 from optuna.distributions import BaseDistribution
 from torch import Tensor, nn
 
+from autorec.blocks._pairs import no_pairs, pair_ends, pair_outputs
 from autorec.blocks.base import Block, Flat, Shape, TensorKind, join, joined_fields
 from autorec.blocks.growth import FRESH, Feed, Plan
-from autorec.blocks.inner_product import no_pairs, pair_ends, pair_outputs
 
 
 class OuterProduct(Block):

@@ -9,6 +9,7 @@ import torch
 from making import inputs_of, made, stirred
 from torch import Tensor
 
+from autorec.blocks._pairs import pair_map
 from autorec.blocks.base import Fields
 from autorec.blocks.bilinear import Bilinear
 from autorec.blocks.cin import CIN
@@ -16,7 +17,7 @@ from autorec.blocks.fm import FM
 from autorec.blocks.fmfm import FmFM
 from autorec.blocks.fwfm import FwFM
 from autorec.blocks.growth import FRESH, Feed, same
-from autorec.blocks.inner_product import InnerProduct, pair_map
+from autorec.blocks.inner_product import InnerProduct
 from autorec.blocks.outer_product import OuterProduct
 from autorec.errors import ConfigError, GrowthError
 
