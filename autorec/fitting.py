@@ -142,7 +142,7 @@ class _Search:
         share = float(score.info.get("best_rows", score.rows)) / score.rows
         share *= (config.n_train + config.n_valid) / max(1, config.n_train)
         encoding = 1.5 * self.prepared.timings.get("encode", 0.0)
-        return 1.1 * score.seconds * share + encoding + _START
+        return 1.3 * score.seconds * share + encoding + _START
 
     def refit_fits(self, winner: TrialRecord) -> bool:
         """Tell whether the refit of `winner` may end in time; it is left out if it does not.

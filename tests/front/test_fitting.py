@@ -55,7 +55,7 @@ def test_the_best_has_the_highest_score_and_weights():
 
 def test_the_refit_is_estimated_from_rows_to_the_best_and_growth():
     found = search(FakeRun([])).refit_seconds(record(0, 0.9, seconds=10.0))
-    assert found == pytest.approx(1.1 * 10.0 * 0.8 * (1000 / 900) + 1.5 * 1.0 + 4.0)
+    assert found == pytest.approx(1.3 * 10.0 * 0.8 * (1000 / 900) + 1.5 * 1.0 + 4.0)
 
 
 def test_a_refit_that_would_take_too_long_is_not_reserved():
