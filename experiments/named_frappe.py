@@ -107,8 +107,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(out)
 
 
-def main() -> None:
-    """Train what is asked for and not yet known, and write it after every run."""
+def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--names", nargs="+")
@@ -118,7 +117,12 @@ def main() -> None:
     parser.add_argument("--precision", help="float32 or bfloat16; what suits the machine if absent")
     parser.add_argument("--result", default=NAME)
     parser.add_argument("--table", action="store_true")
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train what is asked for and not yet known, and write it after every run."""
+    asked = _asked()
     rows = _kept(asked.result)
     if asked.table:
         print(table(rows))

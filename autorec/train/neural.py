@@ -126,11 +126,11 @@ def fit(
     """Train a network (see `autorec.train.fit.fit`)."""
     recipe, cap = job.candidate.recipe, job.fidelity.hash_cap
     network = build(job.candidate, data.layout, bias=data.task.bias(), seed=job.seed, hash_cap=cap)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device)
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
     size = int(recipe.number("batch_size", 4096))
-    minimised = objective(network, data.task, str(recipe.get("distil", "none")))
     low = precision.low(data.precision, network.flops(), size)
+    minimised = objective(network, data.task, str(recipe.get("distil", "none")))
+    minimised = precision.under(minimised, network.base.device) if low else minimised
     batches = Batches(data.train, size, seed=derive(job.seed, "batches"))
     monitor = None if data.valid is None else _Monitor(data.valid, data.task, low)
     started = time.perf_counter()
@@ -138,31 +138,35 @@ def fit(
         outcome = train(
             network,
             batches,
-            precision.under(minimised, device) if low else minimised,
+            minimised,
             recipe,
             _budget(job, data, batches.n, replay),
             evaluate=monitor,
             report=report,
             tables=network.tables(),
         )
-    speed = outcome.rows / max(time.perf_counter() - started, 1e-9)
+    info = _info(network, outcome, batches.n, time.perf_counter() - started)
+    info["precision"] = precision.BFLOAT16 if low else precision.FLOAT32
     return Trained(
         NeuralModel(network.cpu(), data.task, cap),
         job.candidate,
         outcome.rows,
         outcome.status,
         outcome.history,
-        {
-            "params": sum(p.numel() for p in network.parameters()),
-            "flops": network.flops(),
-            "epochs": round(outcome.rows / batches.n, 3),
-            "best_rows": outcome.best_rows,
-            "rows_per_s": round(speed),
-            "precision": precision.BFLOAT16 if low else precision.FLOAT32,
-        },
+        info,
         _replay(outcome, batches.n),
         valid_prediction=monitor.best_prediction if monitor and monitor.final else None,
     )
+
+
+def _info(network: Network, outcome: Outcome, n: int, seconds: float) -> dict[str, Any]:
+    return {
+        "params": network.weights(),
+        "flops": network.flops(),
+        "epochs": round(outcome.rows / n, 3),
+        "best_rows": outcome.best_rows,
+        "rows_per_s": round(outcome.rows / max(seconds, 1e-9)),
+    }
 
 
 def _replay(outcome: Outcome, n: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from autorec.seeding import torch_generator
 from autorec.train.distil import Objective
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
@@ -66,7 +67,7 @@ def probe() -> str:
         return BFLOAT16 if torch.cuda.is_bf16_supported() else FLOAT32
     if not any(torch.cpu.get_capabilities().get(unit) for unit in _CPU_UNITS):
         return FLOAT32
-    generator = torch.Generator().manual_seed(0)
+    generator = torch_generator(0, "probe")
     x = torch.randn(1024, 256, generator=generator)
     weight = torch.randn(256, 256, generator=generator)
     half_x, half_weight = x.bfloat16(), weight.bfloat16()
