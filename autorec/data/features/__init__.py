@@ -1,0 +1,1 @@
+"""Fitted transforms of encoded columns: what crosses, counts, rates and time tell beyond ids."""
