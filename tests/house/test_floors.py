@@ -32,7 +32,16 @@ ROOMS: dict[str, tuple[int, tuple[str, ...]]] = {
         ),
     ),
     "search": (4, ("autorec.search",)),
-    "build": (4, ("autorec.build", "autorec.alignment", "autorec.morph")),
+    "build": (
+        4,
+        (
+            "autorec.build",
+            "autorec.alignment",
+            "autorec.morph",
+            "autorec._morph_blocks",
+            "autorec._morph_walk",
+        ),
+    ),
     "tasks": (4, ("autorec.tasks",)),
     "train": (5, ("autorec.train",)),
     "evaluate": (5, ("autorec.evaluate",)),
