@@ -98,7 +98,7 @@ class AutoRec(FittedAttributes):
             tuning_data: validation rows of your own; otherwise `split` holds out `holdout_frac`.
             time_limit: seconds for everything: reading, encoding, baselines, search and refit.
             n_trials: most trials, baselines included; None: as many as the time allows.
-            search: engine: `"tpe"` or `"random"`.
+            search: engine: `"tpe"`, `"evolution"` or `"random"`.
             search_space: `"auto"` for the task's own, a name, or {"name": ..., arguments}.
             starts: named architectures to try first, such as ["DeepFM", "FinalNet"].
             split: `"time"` (default with a timestamp), `"user"`, `"random"`.
