@@ -23,6 +23,8 @@ pytestmark = pytest.mark.skipif(
 def script(name: str, *args: str, **variables: str) -> Any:
     """Run a script beside this file and return the JSON it prints."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("TRITON_")}
+    # With PYTHONSAFEPATH a script does not find the files beside it by itself.
+    kept["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [kept.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, str(HERE / name), *args],
         env=kept | {"OMP_NUM_THREADS": "1"} | variables,
