@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from autorec.blocks.base import Fields, Flat, Shape, TensorKind, linear
 
-_LARGEST = 10.0
+LARGEST = 10.0
 
 
 class Lift(nn.Module):
@@ -52,7 +52,7 @@ class Bound(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         largest = x.abs().flatten(1).amax(dim=1)
-        scale = (_LARGEST / largest.clamp(min=_LARGEST)).view(-1, *[1] * (x.dim() - 1))
+        scale = (LARGEST / largest.clamp(min=LARGEST)).view(-1, *[1] * (x.dim() - 1))
         return x * scale
 
 

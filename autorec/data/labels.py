@@ -23,7 +23,7 @@ DISTINCT = 1000
 SHOWN = 64
 _KINDS = ("binary", "number")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Rows(Protocol):
@@ -226,7 +226,7 @@ def _numbers(array: Any) -> npt.NDArray[np.float32]:
             ) from error
     values = numbers(array, "label")
     _all_finite(values)
-    large = np.abs(values) > _LARGEST
+    large = np.abs(values) > LARGEST
     if large.any():
         raise DataError(
             f"a label must fit a 32-bit float, but {float(values[large][0])!r} is in "
