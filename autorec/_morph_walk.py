@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from autorec._morph_blocks import IDLE, Maps, Origin, copy, hush, hush_rows, swap
-from autorec.alignment import LARGEST
-from autorec.alignment import Lift, Resize
+from autorec.alignment import LARGEST, Lift, Resize
 from autorec.architecture import DENSE, Source
 from autorec.blocks.base import Block, Fields, Shape, joined
 from autorec.blocks.growth import FRESH, Feed, IndexMap, longer, same, unheard
