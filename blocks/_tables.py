@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -43,6 +44,22 @@ class TableBlock(Block):
 
     def again(self, shapes: Sequence[Shape], **changes: Any) -> Self:
         return type(self)(**{**self.arguments, **changes})
+
+    def rows_of(self, codes: Tensor, field: slice) -> Tensor:
+        """Return what codes (B, n) of the columns in `field` read: (B, n, width of a row).
+
+        `field` holds as many columns as `codes`, or one for all of them (a list).
+        """
+        raise NotImplementedError
+
+    def looked_up(self, inputs: list[Tensor]) -> Tensor:
+        """Return (B, F + lists, width of a row) for codes (B, F) and one (B, L_i) per list."""
+        codes, *lists = inputs
+        parts = [self.rows_of(codes, slice(0, self.ids))] if self.ids else []
+        for place, values in enumerate(lists, start=self.ids):
+            lookup = partial(self.rows_of, field=slice(place, place + 1))
+            parts.append(pooled(values, lookup).unsqueeze(1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def grow_into(self, grown: Self, feed: Feed) -> Plan:
         width = longer(self.arguments["width"], grown.arguments["width"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from optuna.distributions import BaseDistribution, IntDistribution
 from torch import Tensor
 
-from autorec.blocks._tables import TableBlock, pooled, starts, table
+from autorec.blocks._tables import TableBlock, starts, table
 from autorec.blocks.base import Fields, TensorKind
 from autorec.blocks.growth import Feed, Plan, longer, same
 
@@ -71,19 +70,12 @@ class FieldAware(TableBlock):
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
         """Codes (B, F), then one (B, L_i) per list, all int32, to fields (B, pairs, D)."""
-        codes, *lists = inputs
-        parts = []
-        if self.ids:
-            parts.append(self._rows(codes, slice(0, self.ids)))
-        for place, values in enumerate(lists, start=self.ids):
-            lookup = partial(self._rows, field=slice(place, place + 1))
-            parts.append(pooled(values, lookup).unsqueeze(1))
+        joined = self.looked_up(inputs)
         # (B, field, field it meets, D)
-        joined = torch.cat(parts, dim=1)
         met: Tensor = joined.view(*joined.shape[:2], len(self.counts), -1)
         if not len(self.left):
             return met[:, 0] * 0.0
         return met[:, self.left, self.right] * met[:, self.right, self.left]
 
-    def _rows(self, codes: Tensor, field: slice) -> Tensor:
+    def rows_of(self, codes: Tensor, field: slice) -> Tensor:
         return F.embedding(codes.long() + self.first[field], self.table)

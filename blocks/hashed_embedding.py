@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from torch import Tensor
 
-from autorec.blocks._tables import TableBlock, pooled, starts, table
+from autorec.blocks._tables import TableBlock, starts, table
 from autorec.blocks.base import TensorKind
 
 # 2^32 divided by the golden ratio, made odd: the multiplier of Fibonacci hashing (Knuth, vol. 3).
@@ -60,16 +59,9 @@ class HashedEmbedding(TableBlock):
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
         """Codes (B, F), then one (B, L_i) per list, all int32, to fields (B, F + lists, D)."""
-        codes, *lists = inputs
-        parts = []
-        if self.ids:
-            parts.append(self._rows(codes, slice(0, self.ids)))
-        for place, values in enumerate(lists, start=self.ids):
-            lookup = partial(self._rows, field=slice(place, place + 1))
-            parts.append(pooled(values, lookup).unsqueeze(1))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return self.looked_up(inputs)
 
-    def _rows(self, codes: Tensor, field: slice) -> Tensor:
+    def rows_of(self, codes: Tensor, field: slice) -> Tensor:
         wide = codes.long()
         # Low bits of the product hardly mix; the high ones of 32 do.
         mixed = ((wide * _MULTIPLIER) & 0xFFFFFFFF) >> 8

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from torch import Tensor
 
-from autorec.blocks._tables import TableBlock, pooled, starts, table
+from autorec.blocks._tables import TableBlock, starts, table
 from autorec.blocks.base import TensorKind
 
 
@@ -63,16 +62,9 @@ class QREmbedding(TableBlock):
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
         """Codes (B, F), then one (B, L_i) per list, all int32, to fields (B, F + lists, D)."""
-        codes, *lists = inputs
-        parts = []
-        if self.ids:
-            parts.append(self._rows(codes, slice(0, self.ids)))
-        for place, values in enumerate(lists, start=self.ids):
-            lookup = partial(self._rows, field=slice(place, place + 1))
-            parts.append(pooled(values, lookup).unsqueeze(1))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return self.looked_up(inputs)
 
-    def _rows(self, codes: Tensor, field: slice) -> Tensor:
+    def rows_of(self, codes: Tensor, field: slice) -> Tensor:
         wide, modulus = codes.long(), self.modulus[field]
         remainder = F.embedding(wide % modulus + self.remainder_first[field], self.remainder)
         quotient = F.embedding(wide // modulus + self.quotient_first[field], self.quotient)
