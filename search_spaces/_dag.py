@@ -89,6 +89,14 @@ class DagSpace(PointsSpace):
         few = 2 <= len(sizes) <= MOST_PAIRED_FIELDS
         paired = few and sum(sizes) * len(sizes) <= MOST_PAIRED_ROWS
         self.raws = (DENSE, SPARSE, SPARSE2, *([PAIRS] if paired else []))
+        # Walks and canonical forms ask for these a hundred times a proposal.
+        self._choices = {kind: cls.choices() for kind, cls in self.classes.items()}
+        tables = {kind: BLOCKS.get(kind).choices() for kind in self.tables}
+        self._width = tables[TABLE]["width"]
+        self._table_choices = {
+            kind: {arg: gene for arg, gene in genes.items() if arg != "width"}
+            for kind, genes in tables.items()
+        }
         self.genes = self._all_genes()
         self.chosen = None if starts is None else tuple(starts)
         if starts is not None:
@@ -116,18 +124,18 @@ class DagSpace(PointsSpace):
             return genes
         if self.layout.dense:
             genes["feature.numeric"] = CategoricalDistribution(("dense", "bins", "both"))
-        genes["embedding.width"] = BLOCKS.get(TABLE).choices()["width"]
+        genes["embedding.width"] = self._width
         if len(self.tables) > 1:
             genes["embedding.kind"] = CategoricalDistribution(self.tables)
         for kind in self.tables:
-            own = {a: g for a, g in BLOCKS.get(kind).choices().items() if a != "width"}
-            genes.update({f"embedding.{kind}.{arg}": gene for arg, gene in own.items()})
+            for arg, gene in self._table_choices[kind].items():
+                genes[f"embedding.{kind}.{arg}"] = gene
         genes["head.linear"] = BIT
         for i in range(1, self.blocks + 1):
             genes[f"block{i}.kind"] = CategoricalDistribution((NONE, *self.kinds))
             genes.update({f"block{i}.{bit}": BIT for bit in self._bits(i)})
-            for kind, block in self.classes.items():
-                for arg, gene in block.choices().items():
+            for kind, own in self._choices.items():
+                for arg, gene in own.items():
                     genes[f"block{i}.{kind}.{arg}"] = gene
         genes.update({f"recipe.{name}": gene for name, gene in self.recipe_genes().items()})
         return genes
@@ -135,17 +143,13 @@ class DagSpace(PointsSpace):
     def _bits(self, block: int) -> list[str]:
         return [*self.raws, *(f"from{j}" for j in range(1, block))]
 
-    def _table_args(self, kind: str) -> list[str]:
-        prefix = f"embedding.{kind}."
-        return [name[len(prefix) :] for name in self.genes if name.startswith(prefix)]
-
     def walk(self, ask: Ask) -> Candidate:
         if ask("family") == TREE:
             return Candidate(TREE, Recipe({name: ask(f"tree.{name}") for name in TREE_GENES}))
         numeric = str(ask("feature.numeric")) if self.layout.dense else "both"
         width = int(ask("embedding.width"))
         table = str(ask("embedding.kind")) if len(self.tables) > 1 else TABLE
-        args = [(arg, ask(f"embedding.{table}.{arg}")) for arg in self._table_args(table)]
+        args = [(arg, ask(f"embedding.{table}.{arg}")) for arg in self._table_choices[table]]
         linear = bool(ask("head.linear"))
         nodes = tuple(self._walk_block(ask, i) for i in range(1, self.blocks + 1))
         names = [name for name in self.recipe_genes() if name != "epochs"]
@@ -161,7 +165,7 @@ class DagSpace(PointsSpace):
         for bit in self._bits(i):
             if ask(f"block{i}.{bit}"):
                 inputs.append(int(bit[4:]) - 1 if bit.startswith("from") else bit)
-        args = [] if kind == NONE else sorted(self.classes[kind].choices())
+        args = [] if kind == NONE else sorted(self._choices[kind])
         values = tuple((arg, ask(f"block{i}.{kind}.{arg}")) for arg in args)
         return Node(kind, tuple(inputs), values)
 
@@ -239,7 +243,7 @@ class DagSpace(PointsSpace):
         """Return `node` with one spelling of each value: 0.3 and 0.1 * 3 are one dropout."""
         if node.kind not in self.classes:
             return node
-        genes = self.classes[node.kind].choices()
+        genes = self._choices[node.kind]
         args = [(arg, tidy(genes[arg], v) if arg in genes else v) for arg, v in node.args]
         return replace(node, args=tuple(args))
 
