@@ -15,17 +15,13 @@ validation rows and reads the test file once.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import tempfile
-import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from _bench import Bench, encoded
-from _results import HERE, spread, write
+from _filling import fill, kept
+from _results import spread
 
 NAME = "named_frappe"
 # Test AUC and logloss: BARS leaderboard frappe_x1 (true training file).
@@ -76,11 +72,6 @@ def _one(name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _kept(name: str) -> list[dict[str, Any]]:
-    path = HERE / "results" / f"{name}.json"
-    return json.loads(path.read_text())["rows"] if path.is_file() else []
-
-
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     found = {}
     for name in dict.fromkeys(row["name"] for row in rows):
@@ -123,37 +114,27 @@ def _asked() -> argparse.Namespace:
 def main() -> None:
     """Train what is asked for and not yet known, and write it after every run."""
     asked = _asked()
-    rows = _kept(asked.result)
+    rows = kept(asked.result)
     if asked.table:
         print(table(rows))
         return
-    end = time.time() + 60 * asked.minutes
     folder = encoded("frappe", asked.folder or Path(tempfile.mkdtemp()) / "run")
     named = Bench(folder).space
     keys = {name: named.key(candidate) for name, candidate in named.named().items()}
     rows = [row for row in rows if row["key"] == keys.get(row["name"])]
     done = {(row["name"], row["seed"]) for row in rows}
     wanted = [(n, s) for s in asked.seeds for n in asked.names or keys if (n, s) not in done]
-    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    pool = ProcessPoolExecutor(
-        asked.workers,
-        get_context("spawn"),
-        initializer=_open,
-        initargs=(str(folder), asked.precision),
+    fill(
+        asked.result,
+        rows,
+        wanted,
+        _one,
+        lambda found: {"summary": _summary(found)},
+        workers=asked.workers,
+        minutes=asked.minutes,
+        begin=_open,
+        given=(str(folder), asked.precision),
     )
-    with pool:
-        running = {}
-        while wanted or running:
-            while wanted and len(running) < asked.workers and time.time() < end:
-                running[pool.submit(_one, *wanted.pop(0))] = None
-            if not running:
-                break
-            ended = next(as_completed(running))
-            del running[ended]
-            rows.append(ended.result())
-            row = rows[-1]
-            print(row["name"], row["seed"], row["test"], row["cpu_s"], row["epochs"], flush=True)
-            write(asked.result, rows, summary=_summary(rows))
     print(table(rows))
 
 

@@ -14,16 +14,13 @@ Runs that `results/planted_orders.json` holds are not repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
-import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from _results import HERE, spread, write
+from _filling import fill, kept
+from _results import spread
 
 from autorec.architecture import Node
 from autorec.build import cost
@@ -102,11 +99,6 @@ def _one(name: str, order: int, seed: int) -> dict[str, Any]:
     return {**own, "params": found["params"], "cpu_s": found["cpu_s"], "epochs": found["epochs"]}
 
 
-def _kept() -> list[dict[str, Any]]:
-    path = HERE / "results" / f"{NAME}.json"
-    return json.loads(path.read_text())["rows"] if path.is_file() else []
-
-
 def _summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     base = {(r["order"], r["seed"]): r["auc"] for r in rows if r["name"] == "linear term"}
     found: dict[str, dict[str, Any]] = {}
@@ -144,28 +136,23 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="start no run after this")
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
-    rows = _kept()
+    rows = kept(NAME)
     if asked.table:
         print(table(rows))
         return
-    end = time.time() + 60 * asked.minutes
     kinds = ["linear term", *_kinds(), *PAIR]
     done = {(row["name"], row["order"], row["seed"]) for row in rows}
     every = [(n, k, s) for s in asked.seeds for k in ORDERS for n in kinds]
     wanted = [job for job in every if job not in done]
-    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    with ProcessPoolExecutor(asked.workers, get_context("spawn")) as pool:
-        running: dict[Any, None] = {}
-        while wanted or running:
-            while wanted and len(running) < asked.workers and time.time() < end:
-                running[pool.submit(_one, *wanted.pop(0))] = None
-            if not running:
-                break
-            ended = next(as_completed(running))
-            del running[ended]
-            rows.append(ended.result())
-            print(rows[-1], flush=True)
-            write(NAME, rows, recipe=RECIPE, shares=_summary(rows))
+    fill(
+        NAME,
+        rows,
+        wanted,
+        _one,
+        lambda found: {"recipe": RECIPE, "shares": _summary(found)},
+        workers=asked.workers,
+        minutes=asked.minutes,
+    )
     print(table(rows))
 
 
