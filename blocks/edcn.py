@@ -71,16 +71,21 @@ class _Layer(nn.Module):
         size = fields * width
         self.width = width
         self.gates = nn.Parameter(torch.ones(2, fields))
+        batch = norm == "batch"
+        self.norms = nn.ModuleList([nn.BatchNorm1d(size) for _ in range(2 * batch)])
         self.cross = linear(size, 1, bias=False)
         self.bias = nn.Parameter(torch.zeros(size))
-        self.deep = MLP([Flat(size)], width=size, layers=1, dropout=dropout, norm=norm)
+        self.deep = MLP([Flat(size)], width=size, layers=1, dropout=dropout)
         self.bridge = _BRIDGES[bridge](size)
 
     def regulate(self, x: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Return x (B, F D), its fields weighed for the cross and for the deep tower."""
         gates = (self.gates / temperature).softmax(dim=1)
         one, two = gates.unsqueeze(2).expand(-1, -1, self.width).flatten(1)
-        return x * one, x * two
+        regulated = x * one, x * two
+        if not len(self.norms):
+            return regulated
+        return self.norms[0](regulated[0]), self.norms[1](regulated[1])
 
     def forward(self, first: Tensor, cross: Tensor, deep: Tensor) -> tuple[Tensor, ...]:
         """Return (cross, deep, bridge) of the layer, each (B, F D)."""
@@ -94,14 +99,17 @@ class EDCN(Block):
 
     With x the flattened fields, and then what the bridge of the layer before gave:
 
-        c = x * g_c,  h = x * g_h,  each field times its entry of softmax(gates / temperature)
-        c <- c0 * (w . c) + b + c,  h <- dropout(ReLU(norm(W h + a))),  x <- bridge(c, h)
+        c = norm(x * g_c),  h = norm(x * g_h),  each field times its entry of
+            softmax(gates / temperature)
+        c <- c0 * (w . c) + b + c,  h <- dropout(ReLU(W h + a)),  x <- bridge(c, h)
 
     with c0 the regulated input of the first cross layer. The output is (c, h, x) of the last layer.
     Bridges: c * h; c + h; ReLU(W (c, h) + b); softmax(P ReLU(Q c + q)) * c + (the same, with its
     own weights, of h), softmax over the d = F D units.
 
-    Parameters: layers * (2 F + d^2 + 3 d) and in every layer 2 d with a norm, 2 d^2 + d with bridge
+    Gates start at 1 / F, which the norms make good: without them a deep stack starts near 0.
+
+    Parameters: layers * (2 F + d^2 + 3 d) and in every layer 4 d with norms, 2 d^2 + d with bridge
     `"concat"`, 4 d^2 + 2 d with `"attention"`.
 
     Args:
@@ -110,7 +118,7 @@ class EDCN(Block):
         bridge: `"hadamard"`, `"add"`, `"concat"` or `"attention"`.
         temperature: of the gates; the lower, the more they choose among fields.
         dropout: probability of zeroing a unit of the deep tower in training.
-        norm: of the deep tower, `"none"` or `"batch"`.
+        norm: behind the gates of either tower, `"none"` or `"batch"`.
     """
 
     reads: ClassVar[TensorKind] = "field"
@@ -158,7 +166,7 @@ class EDCN(Block):
         size = self.read.size
         bridge = {"concat": 2 * size**2 + size, "attention": 4 * size**2 + 2 * size}
         extra = bridge.get(self.arguments["bridge"], 0)
-        norm = 2 * size if self.arguments["norm"] != "none" else 0
+        norm = 4 * size if self.arguments["norm"] != "none" else 0
         return len(self.layers) * (2 * self.read.fields + size**2 + 3 * size + norm + extra)
 
     def grow_into(self, grown: EDCN, feed: Feed) -> Plan:

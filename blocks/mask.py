@@ -61,11 +61,11 @@ IndexMaps = tuple[IndexMap, ...]
 class MaskNet(Block):
     """`ReLU(LN(W (x * M(e))))` with e the embeddings, in a row or side by side.
 
-    Fields (B, F, D) to flat (B, d). e is (B, F D). x is the output of the block before, or e with
-    each field normalised by a LayerNorm of its own. Side by side all read that, and d = blocks *
-    width; in a row d = width. M has two layers, the first of reduction * s units for an x of size
+    Fields (B, F, D) to flat (B, d). e is (B, F D). x is the output of the block before, or e, with
+    `normed` each field of it normalised by a LayerNorm of its own. Side by side all read that, and
+    d = blocks * width; in a row d = width. M has two layers, the first of reduction * s units for an x of size
     s. Parameters of a block with a = int(reduction * s): (F D + 1) a + (a + 1) s + s width +
-    2 width; and 2 F D for the fields' norms.
+    2 width; and 2 F D for the fields' norms if `normed`.
 
     Args:
         shapes: shapes of the inputs, joined to (B, F, D).
@@ -74,6 +74,7 @@ class MaskNet(Block):
         reduction: size of the mask's hidden layer over that of what it masks.
         parallel: blocks side by side instead of in a row.
         dropout: probability of zeroing a unit of a block's output in training.
+        normed: normalise the fields of e that the first masks are laid on.
     """
 
     reads: ClassVar[TensorKind] = "field"
@@ -89,6 +90,7 @@ class MaskNet(Block):
         reduction: float = 1.0,
         parallel: bool = True,
         dropout: float = 0.0,
+        normed: bool = True,
     ) -> None:
         super().__init__(
             shapes,
@@ -97,11 +99,14 @@ class MaskNet(Block):
             reduction=reduction,
             parallel=parallel,
             dropout=dropout,
+            normed=normed,
         )
         self.fields = joined_fields(shapes)
         self.width, self.parallel = width, parallel
-        self.scale = nn.Parameter(torch.ones(self.fields.fields, self.fields.width))
-        self.shift = nn.Parameter(torch.zeros(self.fields.fields, self.fields.width))
+        self.normed = normed
+        if normed:
+            self.scale = nn.Parameter(torch.ones(self.fields.fields, self.fields.width))
+            self.shift = nn.Parameter(torch.zeros(self.fields.fields, self.fields.width))
         guide = self.fields.size
         sizes = [guide] * blocks if parallel else [guide] + [width] * (blocks - 1)
         self.blocks = nn.ModuleList([_MaskBlock(guide, size, width, reduction) for size in sizes])
@@ -116,11 +121,12 @@ class MaskNet(Block):
             "reduction": FloatDistribution(0.5, 2.0, step=0.5),
             "parallel": CategoricalDistribution((True, False)),
             "dropout": FloatDistribution(0.0, 0.5, step=0.1),
+            "normed": CategoricalDistribution((True, False)),
         }
 
     def flops(self) -> int:
         guide = self.fields.size
-        total = 7 * guide
+        total = 7 * guide if self.normed else 0
         for size, inner in self._sizes():
             total += 2 * (guide * inner + inner * size + size * self.width)
             total += size + 8 * self.width
@@ -128,7 +134,8 @@ class MaskNet(Block):
 
     def weights(self) -> int:
         guide = self.fields.size
-        return 2 * guide + sum(
+        norms = 2 * guide if self.normed else 0
+        return norms + sum(
             (guide + 1) * inner + (inner + 1) * size + (size + 2) * self.width
             for size, inner in self._sizes()
         )
@@ -146,7 +153,7 @@ class MaskNet(Block):
                 f"blocks={len(grown.blocks)} in a row; use parallel=True"
             )
         each = (feed.units, same(self.fields.width))
-        tensors: dict[str, IndexMaps] = {"scale": each, "shift": each}
+        tensors: dict[str, IndexMaps] = {"scale": each, "shift": each} if self.normed else {}
         units = feed.flat
         for position, block in enumerate(self.blocks):
             old: _MaskBlock = block  # type: ignore[assignment]
@@ -160,8 +167,10 @@ class MaskNet(Block):
         """Fields (B, F_i, D) to flat (B, blocks * width) or (B, width)."""
         fields = join(inputs)
         guide = fields.flatten(1)
-        normed = F.layer_norm(fields, (self.fields.width,)) * self.scale + self.shift
-        out = normed.flatten(1)
+        out = guide
+        if self.normed:
+            normed = F.layer_norm(fields, (self.fields.width,)) * self.scale + self.shift
+            out = normed.flatten(1)
         if self.parallel:
             return torch.cat([self.dropout(block(out, guide)) for block in self.blocks], dim=1)
         for block in self.blocks:

@@ -190,6 +190,7 @@ class TwoStream(Block):
             "norm": CategoricalDistribution(("none", "batch")),
             "heads": IntDistribution(1, 50, log=True),
             "gate": CategoricalDistribution(("none", "learned", "fields")),
+            "gate_width": IntDistribution(32, 512, log=True),
         }
 
     def flops(self) -> int:

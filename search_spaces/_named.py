@@ -76,8 +76,8 @@ def _xdeepfm(s: PointsSpace) -> Candidate:
 
 
 def _autoint(s: PointsSpace) -> Candidate:
-    attention = s.node("autoint", layers=5, heads=1, width=128)
-    return _made(s, 0.1, attention, _deep(s, 0.3), linear=True)
+    attention = s.node("autoint", layers=5, heads=4, width=32)
+    return _made(s, 0.1, attention, _deep(s, 0.1))
 
 
 def _fibinet(s: PointsSpace) -> Candidate:
@@ -92,8 +92,8 @@ def _pnn(s: PointsSpace) -> Candidate:
 
 
 def _masknet(s: PointsSpace) -> Candidate:
-    masks = s.node("mask", blocks=3, width=50, reduction=0.5, parallel=True, dropout=0.2)
-    return _made(s, 0.1, masks, _deep(s, 0.2, 0, norm="layer"))
+    masks = s.node("mask", blocks=3, width=50, reduction=2.0, dropout=0.1, normed=False)
+    return _made(s, 0.1, masks, _deep(s, 0.1, 0, norm="none"))
 
 
 def _finalmlp(s: PointsSpace) -> Candidate:
@@ -108,6 +108,7 @@ def _finalmlp(s: PointsSpace) -> Candidate:
         norm="batch",
         heads=5,
         gate="fields",
+        gate_width=400,
     )
     return _made(s, 0.05, streams)
 
@@ -121,7 +122,7 @@ def _finalnet(s: PointsSpace) -> Candidate:
 
 
 def _edcn(s: PointsSpace) -> Candidate:
-    both = s.node("edcn", layers=3, bridge="hadamard", temperature=10.0, dropout=0.3, norm="batch")
+    both = s.node("edcn", layers=3, bridge="hadamard", temperature=5.0, dropout=0.3, norm="batch")
     return _made(s, 0.05, both)
 
 

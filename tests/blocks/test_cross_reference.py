@@ -124,12 +124,10 @@ def bridge_reference(name, bridge, cross, deep):
     return [a * c + b * h for a, c, b, h in zip(weights[0], cross, weights[1], deep)]
 
 
-def normed(steps, row):
-    """Apply batch normalisation in evaluation where the deep layer has it."""
-    for norm in (step for step in steps if isinstance(step, torch.nn.BatchNorm1d)):
-        scale = [w / (v + norm.eps) ** 0.5 for w, v in zip(norm.weight, norm.running_var)]
-        row = [(x - m) * s + b for x, m, s, b in zip(row, norm.running_mean, scale, norm.bias)]
-    return row
+def normed(norm, row):
+    """Apply batch normalisation in evaluation."""
+    scale = [w / (v + norm.eps) ** 0.5 for w, v in zip(norm.weight, norm.running_var)]
+    return [(x - m) * s + b for x, m, s, b in zip(row, norm.running_mean, scale, norm.bias)]
 
 
 def edcn_reference(block, fields):
@@ -138,10 +136,12 @@ def edcn_reference(block, fields):
     for layer in block.layers:
         gates = [softmax([gate / tau for gate in tower]) for tower in layer.gates]
         cross, deep = ([v * g[i // width] for i, v in enumerate(x)] for g in gates)
+        if len(layer.norms):
+            cross, deep = normed(layer.norms[0], cross), normed(layer.norms[1], deep)
         first = cross if first is None else first
         heard = dot(layer.cross.weight[0], cross)
         cross = [f * heard + b + c for f, b, c in zip(first, layer.bias, cross)]
-        deep = relu(normed(layer.deep.steps, affine(layer.deep.steps[0], deep)))
+        deep = relu(affine(layer.deep.steps[0], deep))
         x = bridge_reference(block.arguments["bridge"], layer.bridge, cross, deep)
     return [*cross, *deep, *x]
 
@@ -292,13 +292,13 @@ def test_edcn_is_the_formula(bridge, fields, width, layers):
     assert_same(block, edcn_reference, normal(3, fields, width, seed=fields))
 
 
-def test_edcn_normalises_the_deep_tower():
+def test_edcn_normalises_what_the_gates_let_through():
     block = made(EDCN, Fields(3, 2), layers=2, norm="batch").eval()
     assert_same(block, edcn_reference, normal(3, 3, 2))
 
 
 @pytest.mark.parametrize(("bridge", "extra"), list(zip(BRIDGES, [0, 0, 78, 156])))
-@pytest.mark.parametrize(("norm", "per_norm"), [("none", 0), ("batch", 12)])
+@pytest.mark.parametrize(("norm", "per_norm"), [("none", 0), ("batch", 24)])
 def test_edcn_counts_its_weights(bridge, extra, norm, per_norm):
     block = EDCN([Fields(3, 2)], layers=2, bridge=bridge, norm=norm)
     assert block.weights() == sum(p.numel() for p in block.parameters())

@@ -67,9 +67,11 @@ def parameters_of(block):
 def mask_reference(block, row):
     fields = torch.cat(list(row))
     guide = torch.cat(list(fields))
-    first = torch.cat(
-        [normed(field, block.scale[f], block.shift[f]) for f, field in enumerate(fields)]
-    )
+    first = guide
+    if block.arguments["normed"]:
+        first = torch.cat(
+            [normed(field, block.scale[f], block.shift[f]) for f, field in enumerate(fields)]
+        )
     outs, x = [], first
     for one in block.blocks:
         hidden = affine(one.aggregate.weight, one.aggregate.bias, guide).clamp(min=0)
@@ -84,11 +86,17 @@ def mask_reference(block, row):
 
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize(
-    ("shapes", "reduction"),
-    [([Fields(3, 4)], 1.0), ([Fields(2, 3), Fields(1, 3)], 0.5), ([Fields(1, 3)], 2.0)],
+    ("shapes", "reduction", "norm"),
+    [
+        ([Fields(3, 4)], 1.0, True),
+        ([Fields(2, 3), Fields(1, 3)], 0.5, True),
+        ([Fields(1, 3)], 2.0, True),
+        ([Fields(2, 3), Fields(1, 3)], 0.5, False),
+    ],
 )
-def test_mask_is_the_formula(shapes, reduction, parallel):
-    made = MaskNet(shapes, blocks=2, width=5, reduction=reduction, parallel=parallel)
+def test_mask_is_the_formula(shapes, reduction, norm, parallel):
+    settings = {"reduction": reduction, "parallel": parallel, "normed": norm}
+    made = MaskNet(shapes, blocks=2, width=5, **settings)
     assert_same(made, mask_reference)
     assert made.shape == Flat(10 if parallel else 5)
 
@@ -114,6 +122,8 @@ def test_mask_counts():
     second = (12 * 2 + 2) + (2 * 5 + 5) + 5 * 5 + 2 * 5
     serial = MaskNet([Fields(3, 4)], blocks=2, width=5, reduction=0.5, parallel=False)
     assert parameters_of(serial) == 2 * 12 + first + second
+    plain = MaskNet([Fields(3, 4)], blocks=2, width=5, normed=False)
+    assert parameters_of(plain) == plain.weights() == 2 * each
 
 
 def test_mask_in_a_row_or_with_wider_fields_does_not_grow():

@@ -31,7 +31,7 @@ STREAMS = {
     "DCN": (["cross_v1", "mlp"], False),
     "DCNv2": (["cross", "mlp"], False),
     "xDeepFM": (["cin", "mlp"], True),
-    "AutoInt+": (["autoint", "mlp"], True),
+    "AutoInt+": (["autoint", "mlp"], False),
     "FiBiNET": (["mlp"], True),
     "PNN": (["mlp"], False),
     "MaskNet": (["mlp"], False),
