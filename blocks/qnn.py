@@ -83,7 +83,7 @@ class QuadraticNetwork(Block):
     def choices(cls) -> dict[str, BaseDistribution]:
         return {
             "layers": IntDistribution(1, 4),
-            "heads": IntDistribution(1, 8, log=True),
+            "heads": IntDistribution(1, 16, log=True),
             "dropout": FloatDistribution(0.0, 0.5, step=0.1),
             "norm": CategoricalDistribution(("none", "batch")),
         }

@@ -2,8 +2,9 @@
 
 Widths, depths, dropout and L2 are the best of the public grids for Frappe (BARS, `frappe_x1`, batch
 4096, D = 10), chosen there by validation AUC; where a grid names no value that this space has (a
-dropout of 0.6), the nearest is taken. Architectures without a public grid (QNN, DCNv3, LiRank) get
-the settings of their papers with the L2 that the others share.
+dropout of 0.6), the nearest is taken. QNN has the settings of its authors' log for Frappe (D = 16).
+Architectures without a public run there (DCNv3, LiRank) get the settings of their papers with the
+L2 that the others share.
 """
 
 from __future__ import annotations
@@ -37,10 +38,15 @@ def _deep(space: PointsSpace, dropout: float, *inputs: int | str, norm: str = "b
 
 
 def _made(
-    space: PointsSpace, l2: float, *nodes: Node, linear: bool = False, distil: str = "none"
+    space: PointsSpace,
+    l2: float,
+    *nodes: Node,
+    linear: bool = False,
+    distil: str = "none",
+    width: int = _WIDTH,
 ) -> Candidate:
     recipe = space.start_recipe(embedding_l2=l2, distil=distil)
-    return space.network(nodes, recipe, width=_WIDTH, linear=linear)
+    return space.network(nodes, recipe, width=width, linear=linear)
 
 
 def _lr(s: PointsSpace) -> Candidate:
@@ -132,7 +138,8 @@ def _destine(s: PointsSpace) -> Candidate:
 
 
 def _qnn(s: PointsSpace) -> Candidate:
-    return _made(s, 0.05, s.node("qnn", layers=4, heads=5, dropout=0.1), distil="dropout")
+    block = s.node("qnn", layers=2, heads=13, dropout=0.1, norm="batch")
+    return _made(s, 0.1, block, distil="dropout", width=16)
 
 
 def _dcnv3(s: PointsSpace) -> Candidate:
