@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,12 @@ class Rows:
     train: Any
     valid: Any
     columns: dict[str, Any]
+
+
+def log_more(verbose: bool) -> None:
+    """Print what libraries log, where it is asked for."""
+    if verbose:
+        logging.basicConfig(level=logging.INFO)
 
 
 def duration(text: str) -> float:

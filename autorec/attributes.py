@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import optuna
 
     from autorec.candidate import Candidate
+    from autorec.data.screening import Screening
     from autorec.deploy.ranker import Ranker
     from autorec.schema import Schema
     from autorec.search.records import TrialRecord
@@ -54,6 +55,11 @@ class FittedAttributes:
     def task_(self) -> str:
         """Name of the task."""
         return self._need()[1].task.name
+
+    @property
+    def screening_(self) -> Screening | None:
+        """Which statistics of field crosses were tried and kept; None where none were tried."""
+        return self._need()[0].screening()
 
     @property
     def best_candidate_(self) -> Candidate:

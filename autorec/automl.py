@@ -47,8 +47,8 @@ class AutoRec(FittedAttributes):
         verbosity: 0 silent, 1 decisions and results, 2 also progress.
 
     After `fit` or `load`: `schema_`, `task_`, `best_model_`, `best_score_`, `best_candidate_`,
-    `best_architecture_`, `study_`, `n_trials_`, `baselines_`, `failures_`, `timings_`, `split_`,
-    `mlflow_run_id_`, `path_`.
+    `best_architecture_`, `screening_`, `study_`, `n_trials_`, `baselines_`, `failures_`,
+    `timings_`, `split_`, `mlflow_run_id_`, `path_`.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class AutoRec(FittedAttributes):
         search: str = "tpe",
         search_space: str | Mapping[str, Any] = "auto",
         starts: Sequence[str] | None = None,
+        features: int = 24,
         split: str = "auto",
         holdout_frac: float = 0.1,
         refit: bool = True,
@@ -101,6 +102,8 @@ class AutoRec(FittedAttributes):
             search: engine: `"tpe"`, `"evolution"` or `"random"`.
             search_space: `"auto"` for the task's own, a name, or {"name": ..., arguments}.
             starts: named architectures to try first, such as ["DeepFM", "FinalNet"].
+            features: most statistics of field crosses (counts, label rates, ids) that are derived
+                from training rows where screening finds them worth it; 0: none.
             split: `"time"` (default with a timestamp), `"user"`, `"random"`.
             refit: train the winner once more on all rows if time is left.
             num_workers: processes; `"auto"`: one per core, at most eight.
@@ -125,19 +128,20 @@ class AutoRec(FittedAttributes):
             seed=self.seed,
             threads=threads,
             storage=storage,
+            features=starting.screening(features, time_limit),
         )
         progress = Progress(self.verbosity)
         folder = starting.run_folder(self.path, resume)
         prepared = starting.prepared_run(
             folder, train_data, tuning_data, self.roles, options, progress
         )
-        progress.measure(prepared.run.task())
         tracker = Tracker(prepared, mlflow, {"time_limit": time_limit})
         return self._run_fit(prepared, limits, tracker, progress)
 
     def _run_fit(
         self, prepared: Prepared, limits: Limits, tracker: Tracker, progress: Progress
     ) -> AutoRec:
+        progress.measure(prepared.run.task())
         with progress:
             fitted = run_fit(prepared, limits, tracker, progress)
         self._run, self._ranker, self._winner = fitted.run, fitted.ranker, fitted.winner

@@ -72,7 +72,7 @@ class Network(nn.Module):
 
     def _read_columns(self, candidate: Candidate, layout: Layout, hash_cap: int | None) -> None:
         features = candidate.features
-        kept = [i for i, f in enumerate(layout.sparse) if features.bins or not f.binned]
+        kept = features.sparse_of(layout)
         rows = [layout.sparse[i].rows for i in kept]
         list_rows = [field.rows for field in layout.lists]
         cap = max(hash_cap, 3) if hash_cap else None
@@ -81,9 +81,10 @@ class Network(nn.Module):
         self.hash_cap = cap if cap and max([*rows, *list_rows], default=0) > cap else None
         self.table_rows = sum(self.id_rows) + sum(self.list_rows)
         self.kept = None if len(kept) == len(layout.sparse) else kept
-        dense = layout.dense if features.dense else ()
-        self.nullable = [i for i, field in enumerate(dense) if field.nullable]
-        self.dense_size = len(dense) + len(self.nullable)
+        numbers = features.dense_of(layout)
+        self.nullable = [i for i, at in enumerate(numbers) if layout.dense[at].nullable]
+        self.dense_size = len(numbers) + len(self.nullable)
+        self.numbers = None if len(numbers) == len(layout.dense) else numbers
 
     def _make_tables(self, plan: Architecture) -> dict[str, nn.Module]:
         kinds = {SPARSE: plan.embedding, SPARSE2: plan.embedding, PAIRS: "field_aware"}
@@ -210,9 +211,10 @@ class Network(nn.Module):
     def _inputs(self, batch: Inputs) -> dict[Source, Tensor]:
         values: dict[Source, Tensor] = {}
         if self.dense_size:
-            numbers = batch.dense.nan_to_num(0.0)
+            read = batch.dense if self.numbers is None else batch.dense[:, self.numbers]
+            numbers = read.nan_to_num(0.0)
             if self.nullable:
-                missing = batch.dense[:, self.nullable].isnan().to(numbers.dtype)
+                missing = read[:, self.nullable].isnan().to(numbers.dtype)
                 numbers = torch.cat([numbers, missing], dim=1)
             values[DENSE] = numbers
         if self.table_rows:

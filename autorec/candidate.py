@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from autorec.architecture import Architecture, Value
 from autorec.errors import SpaceError
+
+if TYPE_CHECKING:
+    from autorec.schema import DenseField, Layout, SparseField
 
 NEURAL = "neural"
 TREE = "tree"
@@ -54,13 +57,19 @@ class Recipe(Mapping[str, Value]):
 
 @dataclass(frozen=True)
 class Features:
-    """How raw columns reach the model.
+    """Which columns reach the model, and how.
 
-    `numeric`: numbers go in as a normalised vector (`dense`), as embedded quantile bins (`bins`),
-    or as `both`.
+    Attributes:
+        numeric: numbers go in as a normalised vector (`dense`), as embedded quantile bins (`bins`),
+            or as `both`.
+        counts, rates, ids: how many of the derived columns of each form, the first ones of the
+            layout, which are those that screening chose first.
     """
 
     numeric: str = "both"
+    counts: int = 0
+    rates: int = 0
+    ids: int = 0
 
     @property
     def dense(self) -> bool:
@@ -71,6 +80,32 @@ class Features:
     def bins(self) -> bool:
         """Whether quantile bins of numbers are embedded as fields."""
         return self.numeric in ("bins", "both")
+
+    def sparse_of(self, layout: Layout) -> list[int]:
+        """Return the positions of the columns of codes that are read."""
+        chosen = self._chosen([field for field in layout.sparse if not field.binned])
+        chosen |= self._chosen([field for field in layout.sparse if field.binned and self.bins])
+        return [i for i, field in enumerate(layout.sparse) if field.name in chosen]
+
+    def dense_of(self, layout: Layout) -> list[int]:
+        """Return the positions of the numbers that are read as they are; none without `dense`."""
+        chosen = self._chosen(layout.dense) if self.dense else set()
+        return [i for i, field in enumerate(layout.dense) if field.name in chosen]
+
+    def plain(self) -> Features:
+        """Return the same columns without bins: numbers as they are, as trees read them."""
+        return replace(self, numeric="dense")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-able form; numbers of derived columns only where there are any."""
+        return {k: v for k, v in asdict(self).items() if k == "numeric" or v}
+
+    def _chosen(self, fields: Sequence[SparseField] | Sequence[DenseField]) -> set[str]:
+        most = {"count": self.counts, "rate": self.rates, "id": self.ids}
+        found = {field.name for field in fields if not field.form}
+        for form, count in most.items():
+            found |= {field.name for field in [f for f in fields if f.form == form][:count]}
+        return found
 
 
 @dataclass(frozen=True)
@@ -99,7 +134,7 @@ class Candidate:
         """Return a JSON-able form; `from_json` reads it back."""
         return {
             "family": self.family,
-            "features": {"numeric": self.features.numeric},
+            "features": self.features.to_json(),
             "architecture": self.architecture.to_json() if self.architecture else None,
             "recipe": dict(self.recipe),
         }

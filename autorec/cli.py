@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import sys
 from pathlib import Path
@@ -78,6 +77,7 @@ def fit(
     n_trials: Annotated[int | None, Option(help="Most trials, baselines included.")] = None,
     search: Annotated[str, Option(help="Search engine: tpe, evolution or random.")] = "tpe",
     start: Annotated[list[str] | None, Option(help="Try DCNv2, FinalNet ... first.")] = None,
+    features: Annotated[int, Option(help="Most derived statistics of crosses; 0: off.")] = 24,
     split: Annotated[str, Option(help="auto, time, user or random.")] = "auto",
     metric: Annotated[str | None, Option(help="What the search optimises.")] = None,
     workers: Annotated[str, Option(help="Processes; auto: one per core.")] = "auto",
@@ -93,15 +93,14 @@ def fit(
     roles = {"label": label, "user_id": user, "item_id": item, "timestamp": timestamp}
     roles |= {"group": group, "sample_weight": weight, "eval_metric": metric}
     rows = given.training(data, tuning, roles, task, given.pairs(types, "--type"))
-    if verbose:
-        logging.basicConfig(level=logging.INFO)
+    given.log_more(verbose)
     from autorec import AutoRec
 
     ar = AutoRec(**rows.columns, path=path, seed=seed, verbosity=max(0, 2 - quiet))
     how: dict[str, Any] = {"time_limit": given.duration(time_limit), "n_trials": n_trials}
     how |= {"num_workers": given.workers(workers), "refit": not no_refit, "mlflow": not no_mlflow}
-    how |= {"search": search, "starts": start, "split": split, "resume": resume}
-    ar.fit(rows.train, tuning_data=rows.valid, **how)
+    how |= {"search": search, "starts": start, "split": split, "features": features}
+    ar.fit(rows.train, tuning_data=rows.valid, resume=resume, **how)
     _after_fit(ar, quiet)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import BaseDistribution, IntDistribution
 
 from autorec.architecture import DENSE, PAIRS, SPARSE, SPARSE2, Architecture, Node, Source, Value
-from autorec.candidate import Candidate, Features
+from autorec.candidate import Candidate
 from autorec.errors import SpaceError
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def apply(candidate: Candidate, edit: Edit, space: DagSpace) -> Edited:
     changed = _CHANGES[edit.kind](plan, edit)
     if not plan.embedding_width and _has_width(changed, space):
         changed = replace(changed, embedding_width=_FIRST_WIDTH)
-    features = Features(edit.numeric) if edit.numeric else candidate.features
+    numeric = edit.numeric or candidate.features.numeric
+    features = replace(candidate.features, numeric=numeric)
     child = replace(candidate, architecture=changed, features=features)
     decoded = space.decode(space.params(child))
     count = len(changed.nodes)
@@ -201,18 +202,17 @@ def _growths(plan: Architecture, space: DagSpace) -> Iterator[Edit]:
 
 def _sources(candidate: Candidate, plan: Architecture, space: DagSpace) -> dict[Source, str]:
     """Return what may get another reader, with the `numeric` that the child then needs."""
-    numeric, layout = candidate.features.numeric, space.layout
+    features, layout = candidate.features, space.layout
 
     def tables(wanted: str) -> int:
-        bins = Features(wanted).bins
-        return len(layout.lists) + sum(bins or not field.binned for field in layout.sparse)
+        return len(layout.lists) + len(replace(features, numeric=wanted).sparse_of(layout))
 
     found: dict[Source, str] = {}
-    if layout.dense:
-        found[DENSE] = "" if candidate.features.dense else "both"
+    if replace(features, numeric="both").dense_of(layout):
+        found[DENSE] = "" if features.dense else "both"
     # More fields in a table that is there already would change what reads it.
-    wider = "" if tables(numeric) else "both"
-    if count := tables(wider or numeric):
+    wider = "" if tables(features.numeric) else "both"
+    if count := tables(wider or features.numeric):
         found[SPARSE] = wider
         found |= {SPARSE2: wider} if plan.reads(SPARSE) else {}
         found |= {PAIRS: wider} if PAIRS in space.raws and count > 1 else {}

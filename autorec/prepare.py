@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autorec.deriving import Wanted, derive
 from autorec.errors import ConfigError, SchemaError
 from autorec.run import Run, RunConfig
 from autorec.schema import Schema
@@ -58,6 +59,7 @@ class Options:
     seed: int = 0
     threads: int = 1
     storage: str | None = None
+    features: Wanted = field(default_factory=Wanted)
 
 
 @dataclass
@@ -98,8 +100,7 @@ def prepare(
         source = _open(data, folder / "spool")
         tuning = None if tuning_data is None else _open(tuning_data, folder / "spool-tuning")
         schema = roles.infer(source)
-        if tuning is not None:
-            _require_columns(tuning, schema)
+        _require_columns(tuning, schema)
         say(f"{source.description}\n{schema.explain()}")
         task = choose_task(source, schema, options)
     with timed(timings, "split"):
@@ -108,6 +109,8 @@ def prepare(
         say(f"task   {task.name}: {task.reason}\nmetric {task.eval_metric}\nsplit  {plan.reason}")
     with timed(timings, "encode"):
         encoder, rows = encode(folder, source, tuning, schema, task, plan)
+    with timed(timings, "features"):
+        encoder = derive(folder, encoder, task, options.features, options.seed, say)
     space = make_space(options.space, task.name, encoder, rows["train"])
     config = RunConfig(
         name="autorec",
@@ -167,7 +170,9 @@ def _open(data: Any, spool: Path) -> Source:
     return open_source(data, spool=spool)
 
 
-def _require_columns(tuning: Source, schema: Schema) -> None:
+def _require_columns(tuning: Source | None, schema: Schema) -> None:
+    if tuning is None:
+        return
     names = set(tuning.schema.names)
     missing = [f.name for f in schema.fields if f.role.value != "ignore" and f.name not in names]
     if missing:
@@ -257,5 +262,6 @@ def fingerprint(source: Source, tuning: Source | None, schema: Schema, options: 
         options.split,
         options.holdout,
         options.seed,
+        options.features.most,
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

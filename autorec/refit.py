@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autorec.deriving import derive_again
 from autorec.errors import BudgetError, TrainingError
 from autorec.job import COMPLETE, Job
 from autorec.prepare import Prepared
@@ -87,7 +88,9 @@ def refit(prepared: Prepared, job: Job, replay: Mapping[str, Any]) -> Refitted:
     schema, task = run.schema(), run.task()
     wanted = [field.name for field in schema.features]
     encoder = Encoder.fit(lambda: rows.batches(wanted), schema)
-    write_columns(rows, schema, encoder, task.label_map, None, run.folder / "columns", part="all")
+    columns = run.folder / "columns"
+    write_columns(rows, schema, encoder, task.label_map, None, columns, part="all")
+    encoder = derive_again(encoder, run.encoder().derivation, columns / "all")
     folder = run.folder / "refit"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

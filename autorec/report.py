@@ -7,7 +7,7 @@ left out or says why it is empty, and the others are still there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from autorec import __version__
 from autorec.drawing import Bar, boxes, diagram, intervals, steps
+from autorec.report_parts import number, seconds, section, table
 
 if TYPE_CHECKING:
     from autorec.automl import AutoRec
@@ -53,8 +54,8 @@ def render(ar: AutoRec) -> str:
         _read_trials(facts)
     except Exception as error:  # a report of the rest is worth more than none
         facts.note = f"The trials could not be read: {error}"
-    sections = (_header, _winner, _comparison, _progress, _board, _failures, _schema, _timings)
-    parts = [_guarded(section, facts) for section in sections]
+    sections = (_header, _winner, _comparison, _progress, _board, _crosses, _failures, _schema)
+    parts = [_guarded(part, facts) for part in (*sections, _timings)]
     page = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
     title = f"AutoRec: {task.name} on {ranker.schema.label or 'a log'}"
     return page.substitute(title=escape(title), body="\n".join(part for part in parts if part))
@@ -70,41 +71,13 @@ def _read_trials(facts: _Facts) -> None:
     facts.board = rows(facts.trials, run, all_trials=True)
 
 
-def _guarded(section: Callable[[_Facts], str], facts: _Facts) -> str:
+def _guarded(part: Callable[[_Facts], str], facts: _Facts) -> str:
     """Return a section, or a line that says why it is missing."""
     try:
-        return section(facts)
+        return part(facts)
     except Exception as error:
-        name = section.__name__.strip("_").capitalize()
-        return _section(name, f"Not available: {type(error).__name__}: {error}", "")
-
-
-def _section(title: str, note: str, body: str) -> str:
-    below = f"<p>{escape(note)}</p>" if note else ""
-    return f"<section><h2>{escape(title)}</h2>{below}{body}</section>"
-
-
-def _table(
-    head: Sequence[tuple[str, bool]],
-    body: Sequence[Sequence[str]],
-    best: int | None = None,
-    kind: str = "",
-) -> str:
-    """Return a table of ready HTML cells; `head` tells of each column whether it has numbers."""
-    marks = ['class="n"' if number else "" for _, number in head]
-    top = "".join(f"<th {m}>{escape(t)}</th>" for (t, _), m in zip(head, marks, strict=True))
-    lines = []
-    for place, cells in enumerate(body):
-        mark = ' class="best"' if place == best else ""
-        inside = "".join(f"<td {m}>{c}</td>" for c, m in zip(cells, marks, strict=True))
-        lines.append(f"<tr{mark}>{inside}</tr>")
-    return f'<div class="wide {kind}"><table><tr>{top}</tr>{"".join(lines)}</table></div>'
-
-
-def _number(value: Any, pattern: str = ".4f") -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    return format(value, pattern)
+        name = part.__name__.strip("_").capitalize()
+        return section(name, f"Not available: {type(error).__name__}: {error}", "")
 
 
 def _header(facts: _Facts) -> str:
@@ -112,7 +85,7 @@ def _header(facts: _Facts) -> str:
     config = run.config
     best = facts.raw(facts.ar.best_score_)
     ended = [t for t in facts.trials if t.finished is not None]
-    tiles = [(_number(best), f"validation {facts.metric} of the best", "main")]
+    tiles = [(number(best), f"validation {facts.metric} of the best", "main")]
     tiles.append((facts.ar.best_model_, "best model", ""))
     if config.n_train:
         tiles.append((f"{config.n_train:,}", "training rows", ""))
@@ -120,7 +93,7 @@ def _header(facts: _Facts) -> str:
     if ended:
         tiles.append((str(len(ended)), "trials", ""))
     if config.timings:
-        tiles.append((_seconds(sum(config.timings.values())), "in all", ""))
+        tiles.append((seconds(sum(config.timings.values())), "in all", ""))
     shown = "".join(
         f'<div class="fact {kind}"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
         for value, name, kind in tiles
@@ -135,11 +108,11 @@ def _winner(facts: _Facts) -> str:
     run, ranker = facts.ar._need()
     candidate = ranker.candidate
     features, layout = candidate.features, ranker.layout
-    ids = [f for f in layout.sparse if not f.binned]
-    bins = [f for f in layout.sparse if f.binned] if features.bins else []
+    read = [layout.sparse[i] for i in features.sparse_of(layout)]
+    ids, bins = [f for f in read if not f.binned], [f for f in read if f.binned]
     sparse = [(len(ids), "id column"), (len(layout.lists), "list"), (len(bins), "binned number")]
     words = ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in sparse if n)
-    numbers = len(layout.dense) if features.dense else 0
+    numbers = len(features.dense_of(layout))
     dense = f"{numbers} number{'s' if numbers > 1 else ''}" if numbers else ""
     recipe = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
@@ -150,7 +123,7 @@ def _winner(facts: _Facts) -> str:
         note += " Trained once more on all rows, validation rows included."
     picture = diagram(boxes(candidate, words, dense))
     below = f"<p><small>Recipe</small><br><code>{escape(recipe)}</code></p>"
-    return _section(f"The winner: {facts.ar.best_model_}", note, picture + below)
+    return section(f"The winner: {facts.ar.best_model_}", note, picture + below)
 
 
 def _comparison(facts: _Facts) -> str:
@@ -171,7 +144,7 @@ def _comparison(facts: _Facts) -> str:
         f"Validation {facts.metric}, {_direction(facts)} is better, with 95 % bootstrap intervals. "
         "Grey: baselines, always on the board."
     )
-    return _section("Best against baselines", note, intervals(bars))
+    return section("Best against baselines", note, intervals(bars))
 
 
 def _direction(facts: _Facts) -> str:
@@ -188,12 +161,12 @@ def _progress(facts: _Facts) -> str:
     base = [(float(t.value), str(t.name)) for t in ended if t.baseline and t.value is not None]
     bar, name = max(base) if base else (None, "")
     note = f"A dot is a finished trial; the line is the best validation {facts.metric} so far."
-    return _section("The search", note, steps(places, facts.raw(bar), name, up=facts.sign > 0))
+    return section("The search", note, steps(places, facts.raw(bar), name, up=facts.sign > 0))
 
 
 def _board(facts: _Facts) -> str:
     if not facts.board:
-        return _section("Trials", facts.note or "This ranker came without its trials.", "")
+        return section("Trials", facts.note or "This ranker came without its trials.", "")
     second = "logloss" if facts.board[0].get("logloss") is not None else "mae"
     head = [("#", True), ("model", False), ("family", False), (facts.metric, True), ("Δ", True)]
     head += [(second, True), ("ms a row", True), ("rows/s", True), ("params", True)]
@@ -207,32 +180,55 @@ def _board(facts: _Facts) -> str:
     )
     if len(facts.board) > _ROWS:
         note += f" The best {_ROWS} of {len(facts.board)}."
-    return _section("Leaderboard", note, _table(head, body, best=0, kind="board"))
+    return section("Leaderboard", note, table(head, body, best=0, kind="board"))
 
 
 def _board_row(row: Mapping[str, Any], facts: _Facts, second: str) -> list[str]:
     low, high = facts.raw(row["score_val_lo"]), facts.raw(row["score_val_hi"])
-    score = _number(facts.raw(row["score_val"]))
+    score = number(facts.raw(row["score_val"]))
     if low is not None and high is not None:
-        score += f" <small>{_number(min(low, high))} to {_number(max(low, high))}</small>"
+        score += f" <small>{number(min(low, high))} to {number(max(low, high))}</small>"
     tone = {"failed": "fail", "complete": ""}.get(str(row["status"]), "")
     cells = [
         "" if row["rank"] is None else str(row["rank"]),
         escape(str(row["model"] or f"trial {row['trial']}")),
         escape(str(row["family"] or "")),
         score,
-        _number(row["delta_vs_baseline"], "+.4f"),
+        number(row["delta_vs_baseline"], "+.4f"),
     ]
     if second != facts.metric:
-        cells.append(_number(row[second]))
+        cells.append(number(row[second]))
     return [
         *cells,
-        _number(row["latency_p50_ms"], ".2f"),
-        _number(row["rows_per_s"], ",.0f"),
-        _number(row["params"], ",.0f"),
-        _number(row["fit_time_s"], ".1f"),
+        number(row["latency_p50_ms"], ".2f"),
+        number(row["rows_per_s"], ",.0f"),
+        number(row["params"], ",.0f"),
+        number(row["fit_time_s"], ".1f"),
         f'<span class="tag {tone}">{escape(str(row["status"]))}</span>',
     ]
+
+
+def _crosses(facts: _Facts) -> str:
+    run, ranker = facts.ar._need()
+    found = run.screening() if run.config.space else None
+    if found is None or not found.evidence:
+        return ""
+    used = ranker.candidate.features
+    left = {"count": used.counts, "rate": used.rates, "id": used.ids}
+    body = []
+    for one in found.evidence[:_ROWS]:
+        reads = one.kept and left[one.form] > 0
+        left[one.form] -= one.kept
+        state = "in the winner" if reads else "offered" if one.kept else "not worth it"
+        cells = [f"<code>{escape(' * '.join(one.fields))}</code>", one.form]
+        body.append([*cells, f"{one.gain:.5f}", f"{one.z:.1f}", state])
+    head = [("cross", False), ("form", False), ("gain a row", True), ("z", True), ("", False)]
+    note = (
+        f"{found.tried} statistics of field crosses were tried on {found.rows:,} training rows in "
+        f"{found.seconds:.1f} s. Gain is the loss that one saves on rows it was not fitted on, "
+        "beyond the single fields and those above it; z is that gain over its standard error."
+    )
+    return section("Statistics of crosses", note, table(head, body))
 
 
 def _failures(facts: _Facts) -> str:
@@ -248,7 +244,7 @@ def _failures(facts: _Facts) -> str:
         for t in failed
     ]
     head = [("trial", False), ("error", False), ("message", False)]
-    return _section("Failures", "Trials that ended without a score.", _table(head, body))
+    return section("Failures", "Trials that ended without a score.", table(head, body))
 
 
 def _schema(facts: _Facts) -> str:
@@ -263,7 +259,7 @@ def _schema(facts: _Facts) -> str:
         ]
         for f in facts.ar.schema_.fields
     ]
-    return _section("Columns", "What each column was taken for, and why.", _table(head, body))
+    return section("Columns", "What each column was taken for, and why.", table(head, body))
 
 
 def _timings(facts: _Facts) -> str:
@@ -275,12 +271,6 @@ def _timings(facts: _Facts) -> str:
     footer = f"<footer>{escape(' · '.join(where))}</footer>"
     if not timings:
         return footer
-    body = [[escape(name), _seconds(value)] for name, value in timings.items()]
-    table = _table([("stage", False), ("time", True)], body, kind="slim")
-    return _section("Where the time went", "", table) + footer
-
-
-def _seconds(value: float) -> str:
-    if value < 100:
-        return f"{value:.1f} s"
-    return f"{value // 60:.0f} min {value % 60:.0f} s"
+    body = [[escape(name), seconds(value)] for name, value in timings.items()]
+    times = table([("stage", False), ("time", True)], body, kind="slim")
+    return section("Where the time went", "", times) + footer

@@ -2,7 +2,8 @@
 on.
 
     run.json            what was decided before the search (RunConfig)
-    encoder/            fitted on the training rows
+    encoder/            fitted on the training rows, with derived columns behind it
+    screening.json      which statistics of crosses were tried, and what each would gain
     columns/train|valid encoded rows, memory-mapped by every worker
     study.journal       the Optuna study
     trials/00007/       weights, validation predictions and curve of one trial
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from autorec.data.encoder import Encoder
+    from autorec.data.screening import Screening
     from autorec.data.store import Columns
     from autorec.tasks.base import Task
     from autorec.train.fit import TrainingData
 
+SCREENING = "screening.json"
 _FORMAT = 1
 
 
@@ -171,6 +174,13 @@ class Run:
         path = self.folder / "findings.json"
         found: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
         return found
+
+    def screening(self) -> Screening | None:
+        """Return which statistics of crosses were tried; None where none were."""
+        from autorec.data.screening import Screening
+
+        path = self.folder / SCREENING
+        return Screening.from_json(json.loads(path.read_text())) if path.is_file() else None
 
     def has_weights(self, number: int) -> bool:
         """Tell whether the weights of a trial are still kept."""

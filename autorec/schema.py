@@ -158,12 +158,15 @@ class SparseField:
     """One code per row. Code 0 is null, 1 is out of vocabulary, the vocabulary starts at 2.
 
     `binned` marks the quantile bins of a numeric column, whose own values are a `DenseField`.
+    `form` is empty for what the table holds; "id", "count" or "rate" tell what was derived from it
+    (`autorec.data.derivation`).
     """
 
     name: str
     rows: int
     source: str
     binned: bool = False
+    form: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,10 +180,14 @@ class ListField:
 
 @dataclass(frozen=True)
 class DenseField:
-    """One float32 per row, NaN where missing; `nullable` tells that training rows had nulls."""
+    """One float32 per row, NaN where missing; `nullable` tells that training rows had nulls.
+
+    `form` is empty for what the table holds, and "count" or "rate" for derived statistics.
+    """
 
     name: str
     nullable: bool = False
+    form: str = ""
 
 
 @dataclass(frozen=True)

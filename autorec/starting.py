@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from autorec.deriving import Wanted
 from autorec.errors import ConfigError
 from autorec.fitting import Limits
 from autorec.prepare import Options, Prepared, Roles, prepare, reopen
@@ -50,6 +51,18 @@ def with_starts(
         raise ConfigError(f"starts must be a list of names, but got {starts!r}; pass [{starts!r}]")
     given = {} if space == "auto" else {"name": space} if isinstance(space, str) else dict(space)
     return {**given, "starts": list(starts)}
+
+
+def screening(most: int, time_limit: float | None) -> Wanted:
+    """Return what to derive: at most so many, in a twentieth of the time and 10 s at most.
+
+    Raises:
+        ConfigError: not a whole number from 0.
+    """
+    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+        raise ConfigError(f"features must be a whole number from 0, but got {most!r}; 0 is off")
+    seconds = 10.0 if time_limit is None else min(10.0, 0.05 * time_limit)
+    return Wanted(most, seconds)
 
 
 def share_cores(num_workers: int | str) -> tuple[int, int]:

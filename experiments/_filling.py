@@ -32,6 +32,7 @@ def fill(
     minutes: float,
     begin: Callable[..., None] | None = None,
     given: tuple[Any, ...] = (),
+    save: Callable[[str, list[Row], dict[str, Any]], object] | None = None,
 ) -> None:
     """Append `work(*job)` of every wanted job to `rows` and write them with their `facts`.
 
@@ -44,6 +45,7 @@ def fill(
         workers: processes at a time.
         minutes: no job is begun after so many.
         begin: called in every new process with `given`.
+        save: writes name, rows and facts after every run; None: `_results.write`.
     """
     end, queue = time.time() + 60 * minutes, list(wanted)
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
@@ -59,4 +61,5 @@ def fill(
             running.remove(ended)
             rows.append(ended.result())
             print(rows[-1], flush=True)
-            write(name, rows, **facts(rows))
+            found = facts(rows)
+            write(name, rows, **found) if save is None else save(name, rows, found)

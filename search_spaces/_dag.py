@@ -33,6 +33,9 @@ from autorec.architecture import (
 from autorec.candidate import NEURAL, TREE, Candidate, Features, Recipe
 from autorec.errors import SpaceError
 from autorec.schema import Layout
+from autorec.search_spaces._features import canonical as canonical_features
+from autorec.search_spaces._features import effective, feature_genes, walked
+from autorec.search_spaces._features import params as params_of
 from autorec.search_spaces._genes import (
     BIT,
     BLOCKS,
@@ -118,12 +121,14 @@ class DagSpace(PointsSpace):
 
     def _all_genes(self) -> Mapping[str, BaseDistribution]:
         genes: dict[str, BaseDistribution] = {"family": CategoricalDistribution(self.families)}
+        own = {f: feature_genes(self.layout, network=f == NEURAL) for f in self.families}
+        self._feature_names = {family: tuple(found) for family, found in own.items()}
+        for found in own.values():
+            genes |= found
         if TREE in self.families:
             genes.update({f"tree.{name}": gene for name, gene in TREE_GENES.items()})
         if NEURAL not in self.families:
             return genes
-        if self.layout.dense:
-            genes["feature.numeric"] = CategoricalDistribution(("dense", "bins", "both"))
         genes["embedding.width"] = self._width
         if len(self.tables) > 1:
             genes["embedding.kind"] = CategoricalDistribution(self.tables)
@@ -144,20 +149,22 @@ class DagSpace(PointsSpace):
         return [*self.raws, *(f"from{j}" for j in range(1, block))]
 
     def walk(self, ask: Ask) -> Candidate:
-        if ask("family") == TREE:
-            return Candidate(TREE, Recipe({name: ask(f"tree.{name}") for name in TREE_GENES}))
-        numeric = str(ask("feature.numeric")) if self.layout.dense else "both"
+        family = str(ask("family"))
+        features = walked(ask, self._feature_names[family])
+        if family == TREE:
+            recipe = Recipe({name: ask(f"tree.{name}") for name in TREE_GENES})
+            return Candidate(TREE, recipe, features)
         width = int(ask("embedding.width"))
         table = str(ask("embedding.kind")) if len(self.tables) > 1 else TABLE
         args = [(arg, ask(f"embedding.{table}.{arg}")) for arg in self._table_choices[table]]
         linear = bool(ask("head.linear"))
         nodes = tuple(self._walk_block(ask, i) for i in range(1, self.blocks + 1))
         names = [name for name in self.recipe_genes() if name != "epochs"]
-        recipe = {name: ask(f"recipe.{name}") for name in names}
-        if recipe["schedule"] == "cosine":
-            recipe["epochs"] = ask("recipe.epochs")
+        values = {name: ask(f"recipe.{name}") for name in names}
+        if values["schedule"] == "cosine":
+            values["epochs"] = ask("recipe.epochs")
         plan = Architecture(nodes, width, linear, table, tuple(args))
-        return Candidate(NEURAL, Recipe(recipe), Features(numeric), plan)
+        return Candidate(NEURAL, Recipe(values), features, plan)
 
     def _walk_block(self, ask: Ask, i: int) -> Node:
         kind = str(ask(f"block{i}.kind"))
@@ -172,12 +179,10 @@ class DagSpace(PointsSpace):
     def params(self, candidate: Candidate) -> dict[str, Value]:
         if candidate.family not in self.families:
             raise SpaceError(f"this space searches {self.families}, but got {candidate.family!r}")
+        found: dict[str, Value] = {"family": candidate.family}
+        found |= params_of(candidate.features, self._feature_names[candidate.family])
         if candidate.family == TREE:
-            tree = {f"tree.{name}": candidate.recipe[name] for name in TREE_GENES}
-            return {"family": TREE, **tree}
-        found: dict[str, Value] = {"family": NEURAL}
-        if self.layout.dense:
-            found["feature.numeric"] = candidate.features.numeric
+            return found | {f"tree.{name}": candidate.recipe[name] for name in TREE_GENES}
         architecture = candidate.architecture
         if architecture is None or len(architecture.nodes) > self.blocks:
             raise SpaceError(
@@ -213,11 +218,12 @@ class DagSpace(PointsSpace):
         return found | {f"block{i}.{node.kind}.{arg}": value for arg, value in node.args}
 
     def canonical(self, candidate: Candidate) -> Candidate:
+        features = canonical_features(candidate.features, self.layout, candidate.family)
         if candidate.architecture is None:
-            return replace(candidate, features=Features())
-        features = candidate.features
+            plain = features if candidate.family == TREE else Features()
+            return replace(candidate, features=plain)
         raws = set()
-        if self.layout.dense and features.dense:
+        if features.dense_of(self.layout):
             raws.add(DENSE)
         if self._table_fields(features):
             raws |= {SPARSE, SPARSE2}
@@ -234,10 +240,8 @@ class DagSpace(PointsSpace):
             recipe.pop("epochs", None)
         if not can_distil(str(recipe.get("distil", "none")), plan):
             recipe.pop("distil", None)
-        numeric = self._effective_numeric(features, plan, tables)
-        return replace(
-            candidate, features=Features(numeric), architecture=plan, recipe=Recipe(recipe)
-        )
+        read = effective(features, self.layout, plan, tables)
+        return replace(candidate, features=read, architecture=plan, recipe=Recipe(recipe))
 
     def _tidied(self, node: Node) -> Node:
         """Return `node` with one spelling of each value: 0.3 and 0.1 * 3 are one dropout."""
@@ -249,22 +253,15 @@ class DagSpace(PointsSpace):
 
     def _table_fields(self, features: Features) -> int:
         """Return how many columns are looked up in id tables."""
-        ids = [field for field in self.layout.sparse if features.bins or not field.binned]
-        return len(ids) + len(self.layout.lists)
-
-    def _effective_numeric(self, features: Features, plan: Architecture, tables: bool) -> str:
-        if not self.layout.dense:
-            return "both"
-        dense = features.dense and (plan.linear or plan.reads(DENSE))
-        bins = features.bins and tables
-        return "both" if dense and bins else "bins" if bins else "dense"
+        return len(features.sparse_of(self.layout)) + len(self.layout.lists)
 
     def size(self) -> float:
         def card(prefix: str) -> float:
             names = [name for name in self.genes if name.startswith(prefix)]
             return prod(cardinality(self.genes[name]) for name in names)
 
-        tree = card("tree.") if TREE in self.families else 0
+        tree = prod(cardinality(self.genes[n]) for n in self._feature_names.get(TREE, ()))
+        tree *= card("tree.") if TREE in self.families else 0
         if NEURAL not in self.families:
             return tree
         per_block = [

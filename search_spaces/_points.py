@@ -11,6 +11,7 @@ from typing import Any
 from autorec.architecture import Architecture, Node, Source, Value
 from autorec.candidate import LINEAR, NEURAL, POPULARITY, TREE, Candidate, Features, Recipe
 from autorec.errors import SpaceError
+from autorec.search_spaces._features import available, whole
 from autorec.search_spaces._genes import TREE_DEFAULTS
 from autorec.space import Space
 
@@ -54,7 +55,8 @@ class PointsSpace(Space):
 
     def starts(self) -> list[tuple[str, Candidate]]:
         if self.chosen is None:
-            return self.own_starts() if NEURAL in self.families else []
+            plain = self.own_starts() if NEURAL in self.families else []
+            return self.with_derived(plain)
         known = self.named()
         unknown = [name for name in self.chosen if name not in known]
         if unknown:
@@ -68,6 +70,22 @@ class PointsSpace(Space):
     def own_starts(self) -> list[tuple[str, Candidate]]:
         """Return the starts that are tried where the user names none."""
         return list(self.named().items())
+
+    def with_derived(self, plain: list[tuple[str, Candidate]]) -> list[tuple[str, Candidate]]:
+        """Return starts that read all derived columns before the plain ones, where there are any.
+
+        Trees first: they take seconds, and gain the most.
+        """
+        if not any(available(self.layout).values()):
+            return plain
+        found = []
+        if TREE in self.families:
+            tree = Candidate(TREE, Recipe(TREE_DEFAULTS), whole(self.layout))
+            slow = replace(tree, recipe=tree.recipe.changed(learning_rate=0.05))
+            found += [("lightgbm+features", tree), ("lightgbm-slow+features", slow)]
+        for name, candidate in plain[:2]:
+            found.append((f"{name}+features", replace(candidate, features=whole(self.layout))))
+        return found + plain
 
     def node(self, kind: str, /, *inputs: Source, **args: Value) -> Node:
         """Return a node with the block's own defaults for the arguments that are not given."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,14 @@ from autorec.data.vocabulary import Codes, Vocabulary
 from autorec.errors import SchemaError
 from autorec.schema import DenseField, Layout, ListField, Schema, SparseField
 
+if TYPE_CHECKING:
+    from autorec.data.derivation import Derivation
+
 __all__ = ["Encoded", "Encoder", "Settings", "require"]
 
 Batches = Callable[[], Iterator[Any]]
 
+_DERIVED = "derived"
 _ROWS = 1 << 16  # rows encoded at a time: what is between raw values and codes stays in cache
 
 
@@ -53,7 +57,11 @@ class Encoder:
     """Fitted vocabularies, bins and scales. Made by `fit` or `load`.
 
     The layout has the plain columns first and the bins of the numeric columns (`<column>#bin`)
-    behind them, each in the order of the schema.
+    behind them, each in the order of the schema, and last what a `Derivation` makes of these.
+
+    Attributes:
+        base: the layout without derived columns.
+        layout: all columns.
     """
 
     def __init__(
@@ -63,18 +71,20 @@ class Encoder:
         vocabularies: Mapping[str, Vocabulary],
         numeric: Mapping[str, Numeric],
         lengths: Mapping[str, int],
+        derivation: Derivation | None = None,
     ) -> None:
-        self.schema, self.settings = schema, settings
+        self.schema, self.settings, self.derivation = schema, settings, derivation
         self._vocabularies, self._numeric = dict(vocabularies), dict(numeric)
         self._lengths = dict(lengths)
         plain = [name for name in vocabularies if name not in lengths]
         sparse = [SparseField(name, vocabularies[name].rows, name) for name in plain]
         binned = [SparseField(f"{n}{BIN}", c.rows, n, binned=True) for n, c in numeric.items()]
-        self.layout = Layout(
+        self.base = Layout(
             sparse=(*sparse, *binned),
             lists=tuple(ListField(n, vocabularies[n].rows, lengths[n]) for n in lengths),
             dense=tuple(DenseField(name, column.nullable) for name, column in numeric.items()),
         )
+        self.layout = self.base if derivation is None else derivation.behind(self.base)
 
     @classmethod
     def fit(
@@ -162,6 +172,11 @@ class Encoder:
             raise SchemaError(f"no numeric column {name!r}; there are {sorted(self._numeric)}")
         return self._numeric[name]
 
+    def extended(self, derivation: Derivation) -> Encoder:
+        """Return this encoder with derived columns behind its own."""
+        own = (self._vocabularies, self._numeric, self._lengths)
+        return Encoder(self.schema, self.settings, *own, derivation)
+
     def encode(self, batch: Any) -> Encoded:
         """Return the codes and floats of the n rows of a `pa.RecordBatch` or `pa.Table`.
 
@@ -170,13 +185,27 @@ class Encoder:
         Raises:
             DataError: columns are missing (all are named), or a value cannot be encoded.
         """
+        return self.derive(self.plain(batch))
+
+    def derive(self, encoded: Encoded) -> Encoded:
+        """Return rows of `base` with the derived columns behind them, as rows of `layout`."""
+        if self.derivation is None:
+            return encoded
+        return self.derivation.append(self.base, encoded)
+
+    def plain(self, batch: Any) -> Encoded:
+        """Return what `encode` does without derived columns, as rows of `base`.
+
+        Raises:
+            DataError: columns are missing (all are named), or a value cannot be encoded.
+        """
         fields = features_of(self.schema)
         require(batch, [field.name for field in fields])
         n = batch.num_rows
         out = Encoded(
-            codes=np.empty((n, len(self.layout.sparse)), np.int32),
-            lists={f.name: np.empty((n, f.length), np.int32) for f in self.layout.lists},
-            dense=np.empty((n, len(self.layout.dense)), np.float32),
+            codes=np.empty((n, len(self.base.sparse)), np.int32),
+            lists={f.name: np.empty((n, f.length), np.int32) for f in self.base.lists},
+            dense=np.empty((n, len(self.base.dense)), np.float32),
         )
         table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
         start = 0
@@ -197,8 +226,11 @@ class Encoder:
             "settings": vars(self.settings),
             "numeric": {name: {**v, "edges": list(v["edges"])} for name, v in numeric.items()},
             "lengths": self._lengths,
+            "derived": self.derivation is not None,
         }
         saved.write(Path(folder), body, self._vocabularies)
+        if self.derivation is not None:
+            self.derivation.save(Path(folder) / _DERIVED)
 
     @classmethod
     def load(cls, folder: Path | str) -> Encoder:
@@ -213,19 +245,24 @@ class Encoder:
             for name, v in body["numeric"].items()
         }
         schema, settings = Schema.from_json(body["schema"]), Settings(**body["settings"])
-        return cls(schema, settings, vocabularies, numeric, body["lengths"])
+        derivation = None
+        if body.get("derived"):
+            from autorec.data.derivation import Derivation
+
+            derivation = Derivation.load(Path(folder) / _DERIVED)
+        return cls(schema, settings, vocabularies, numeric, body["lengths"], derivation)
 
     def _encode_into(self, batch: Any, out: Encoded, rows: slice) -> None:
         """Fill `rows` of `out` from a batch."""
-        for at, sparse in enumerate(self.layout.sparse):
+        for at, sparse in enumerate(self.base.sparse):
             if not sparse.binned:
                 codes = self._vocabularies[sparse.name].encode(batch.column(sparse.name))
                 out.codes[rows, at] = codes
-        for field in self.layout.lists:
+        for field in self.base.lists:
             values, lengths = parts(batch.column(field.name))
             codes = self._vocabularies[field.name].encode(values)
             out.lists[field.name][rows] = pad(codes, lengths, field.length)
-        first = len(self.layout.sparse) - len(self.layout.dense)
+        first = len(self.base.sparse) - len(self.base.dense)
         infinite = {}
         for at, (name, column) in enumerate(self._numeric.items()):
             values = numbers(batch.column(name), name)

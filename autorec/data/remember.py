@@ -131,7 +131,7 @@ def _tell_apart(
             sides.update(dict.fromkeys(_constant(encoder, samples[side].table(), own, other), side))
     sides.update({name: side for side, name in ids.items() if name})
     table = flattened(samples[CONTEXT].table())
-    codes = codes_of(encoder.encode(table), encoder.layout)
+    codes = codes_of(encoder.plain(table), encoder.base)
     usual = {
         field.name: table[field.name].slice(usual_row(codes[field.name], field.kind), 1)
         for field in schema.features
@@ -143,7 +143,7 @@ def _constant(encoder: Encoder, table: pa.Table, own: str, other: str | None) ->
     """Return the columns that are constant per id of the column `own`."""
     keys = hash_values(table[own])
     others = hash_values(table[other]) if other else np.arange(len(keys)).astype(np.uint64)
-    codes = codes_of(encoder.encode(table), encoder.layout)
+    codes = codes_of(encoder.plain(table), encoder.base)
     return [
         name
         for name, values in codes.items()

@@ -95,7 +95,7 @@ class Ranking:
         """Return all items and their encoded rows, made once."""
         if self._catalogue is None:
             pool = self.entities.all(ITEM)
-            self._catalogue = (pool, self.encoder.encode(pool.table))
+            self._catalogue = (pool, self.encoder.plain(pool.table))
         return self._catalogue
 
     def __call__(
@@ -120,7 +120,7 @@ class Ranking:
             choice = Choice(pool)
         else:
             choice = _choice(entities, asked, candidates)
-            items = self.encoder.encode(choice.pool.table)
+            items = self.encoder.plain(choice.pool.table)
         allowed = _allowed(entities, asked, choice, filter_seen)
         best = [*self._best(asked, choice, items, allowed, k)]
         user, item, score, place = _joined(best)
@@ -139,8 +139,8 @@ class Ranking:
         """Yield per user: the user's position (repeated), pool positions, scores and ranks."""
         of_item = {*self.entities.columns(ITEM), *choice.pool.given}
         for start in range(0, len(asked), _USERS):
-            block = self.encoder.encode(asked.table.slice(start, _USERS))
-            both = Pairs(self.encoder.layout, block, items, of_item)
+            block = self.encoder.plain(asked.table.slice(start, _USERS))
+            both = Pairs(self.encoder.base, block, items, of_item)
             for group in _groups(range(start, start + len(block.codes)), allowed, self.pairs):
                 sizes = [len(positions) for _, positions in group]
                 user = np.repeat([u for u, _ in group], sizes)
@@ -152,11 +152,12 @@ class Ranking:
                     yield np.full(len(best), u), positions[best], part[best], ranks
 
     def _scores(self, both: Pairs, user: Rows, item: Rows) -> Scores:
-        parts = [
-            self.predict(both.take(user[at : at + self.pairs], item[at : at + self.pairs]))
+        parts = (
+            both.take(user[at : at + self.pairs], item[at : at + self.pairs])
             for at in range(0, len(user), self.pairs)
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0)
+        )
+        scores = [self.predict(self.encoder.derive(part)) for part in parts]
+        return np.concatenate(scores) if scores else np.zeros(0)
 
 
 def top(scores: Scores, k: int) -> Rows:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import lightgbm
 import numpy as np
 
-from autorec.candidate import Candidate
+from autorec.candidate import Candidate, Features
 from autorec.errors import RankerError
 from autorec.job import COMPLETE, DEADLINE, STOPPED, Job, Report
 from autorec.schema import Layout
@@ -30,9 +30,9 @@ _METRICS = {"rmse": "rmse", "mae": "l1", "auc": "auc", "gauc": "auc"}
 class TreeModel:
     """A boosted ensemble of `lightgbm.Booster`."""
 
-    def __init__(self, booster: Any, layout: Layout, task: Task) -> None:
+    def __init__(self, booster: Any, features: Features, task: Task) -> None:
         self.booster = booster
-        self.layout = layout
+        self.features = features
         self.task = task
 
     def predict(self, columns: Columns) -> Array:
@@ -42,7 +42,7 @@ class TreeModel:
             piece = columns.take(slice(start, start + (1 << 18)))
             # Waking a second thread costs more than the trees of a few rows: 15 ms against 0.3.
             threads = 1 if piece.n_rows < 2048 else 0
-            parts.append(self.booster.predict(matrix(piece), num_threads=threads))
+            parts.append(self.booster.predict(matrix(piece, self.features), num_threads=threads))
         raw = np.concatenate(parts) if parts else np.zeros(0)
         return self.task.clip(raw.astype(np.float64))
 
@@ -60,22 +60,22 @@ def load(folder: Path, candidate: Candidate, layout: Layout, task: Task) -> Tree
     path = folder / _FILE
     try:
         text = path.read_text(encoding="utf-8")
-        return TreeModel(lightgbm.Booster(model_str=text), layout, task)
+        return TreeModel(lightgbm.Booster(model_str=text), candidate.features, task)
     except (OSError, lightgbm.basic.LightGBMError) as error:
         raise RankerError(
             f"{path} must hold a LightGBM model, but reading it failed: {error}"
         ) from error
 
 
-def matrix(columns: Columns) -> np.ndarray:
+def matrix(columns: Columns, features: Features) -> np.ndarray:
     """Return the columns as LightGBM sees them: codes (category columns), numbers, list flags.
 
     float32 (N, C); float64 where a table has more than 2^24 rows, whose codes float32 would merge.
     """
-    layout = columns.layout
-    ids = [i for i, field in enumerate(layout.sparse) if not field.binned]
+    layout, read = columns.layout, features.plain()
+    ids = read.sparse_of(layout)
     wide = any(layout.sparse[i].rows > 1 << 24 for i in ids)
-    parts = [columns.codes[:, ids], columns.dense]
+    parts = [columns.codes[:, ids], columns.dense[:, read.dense_of(layout)]]
     for field in layout.lists:
         values = columns.lists[field.name]
         shown = min(_LIST_VALUES, field.rows - 1)
@@ -89,15 +89,16 @@ def fit(
 ) -> Trained:
     """Boost until the validation score has not improved for 50 rounds (see `autorec.train.fit`)."""
     params, rounds = _params(job, data.task), int(job.candidate.recipe.number("max_rounds", 3000))
-    categories = list(range(sum(not field.binned for field in data.layout.sparse)))
-    train_set = _dataset(data.train, params, categories)
+    features = job.candidate.features
+    categories = list(range(len(features.plain().sparse_of(data.layout))))
+    train_set = _dataset(data.train, features, params, categories)
     watch = _Watch(lambda: time.time() >= job.deadline or data.late())
     callbacks: list[Any] = [watch]
     valid_sets = []
     if data.valid is None:
         rounds = max(1, int((replay or {}).get("rounds", 100)))
     else:
-        valid_sets = [_dataset(data.valid, params, categories, train_set)]
+        valid_sets = [_dataset(data.valid, features, params, categories, train_set)]
         callbacks.append(lightgbm.early_stopping(_PATIENCE, verbose=False))
     booster = lightgbm.train(
         params,
@@ -139,7 +140,7 @@ def _trained(job: Job, data: TrainingData, text: str, watch: _Watch, report: Rep
         status = STOPPED
     leaves = sum(int(line[11:]) for line in text.splitlines() if line.startswith("num_leaves="))
     return Trained(
-        TreeModel(kept, data.layout, data.task),
+        TreeModel(kept, job.candidate.features, data.task),
         job.candidate,
         rows=(len(history) or used) * n,
         status=status,
@@ -158,10 +159,14 @@ def _trained(job: Job, data: TrainingData, text: str, watch: _Watch, report: Rep
 
 
 def _dataset(
-    columns: Columns, params: dict[str, Any], categories: list[int], reference: Any = None
+    columns: Columns,
+    features: Features,
+    params: dict[str, Any],
+    categories: list[int],
+    reference: Any = None,
 ) -> Any:
     return lightgbm.Dataset(
-        matrix(columns),
+        matrix(columns, features),
         label=columns.label,
         weight=columns.weight,
         categorical_feature=categories,

@@ -22,30 +22,35 @@ _FOLDER = Sealed("transform", JSON, FORMAT, "save it again")
 def write(folder: Path, body: Mapping[str, Any], tables: Mapping[str, Arrays]) -> None:
     """Write facts and tables of equally long 1-d arrays; the folder appears whole."""
     with whole(folder, JSON) as partial:
-        files = []
-        for number, (name, arrays) in enumerate(tables.items()):
-            path = partial / f"table-{number:04d}.arrow"
-            batch = pa.record_batch({key: pa.array(array) for key, array in arrays.items()})
-            with (
-                pa.OSFile(str(path), "wb") as sink,
-                pa.ipc.new_file(sink, batch.schema) as out,
-            ):
-                out.write_batch(batch)
-            files.append({"table": name, **entry(path)})
-        _FOLDER.write(partial, {**body, "tables": files})
+        fill(partial, _FOLDER, body, tables)
 
 
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, Arrays]]:
-    """Return what `write` was given.
+def fill(folder: Path, kind: Sealed, body: Mapping[str, Any], tables: Mapping[str, Arrays]) -> None:
+    """Write facts and tables into a folder that `whole` gave."""
+    files = []
+    for number, (name, arrays) in enumerate(tables.items()):
+        path = folder / f"table-{number:04d}.arrow"
+        batch = pa.record_batch({key: pa.array(array) for key, array in arrays.items()})
+        with (
+            pa.OSFile(str(path), "wb") as sink,
+            pa.ipc.new_file(sink, batch.schema) as out,
+        ):
+            out.write_batch(batch)
+        files.append({"table": name, **entry(path)})
+    kind.write(folder, {**body, "tables": files})
+
+
+def read(folder: Path, kind: Sealed = _FOLDER) -> tuple[dict[str, Any], dict[str, Arrays]]:
+    """Return what `write` or `fill` was given; the arrays are read-only.
 
     Raises:
-        RankerError: no transform, a newer version, or a file that is missing or altered.
+        RankerError: no such folder, a newer version, or a file that is missing or altered.
     """
-    body = _FOLDER.read(folder)
-    return body, {file["table"]: _table(folder, file) for file in body["tables"]}
+    body = kind.read(folder)
+    return body, {file["table"]: _table(folder, kind, file) for file in body["tables"]}
 
 
-def _table(folder: Path, file: Mapping[str, str]) -> Arrays:
-    with pa.ipc.open_file(pa.py_buffer(_FOLDER.data(folder, file))) as source:
+def _table(folder: Path, kind: Sealed, file: Mapping[str, str]) -> Arrays:
+    with pa.ipc.open_file(pa.py_buffer(kind.data(folder, file))) as source:
         batch = source.get_batch(0)
     return {name: np.asarray(batch.column(name)) for name in batch.schema.names}

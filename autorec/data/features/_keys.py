@@ -13,6 +13,7 @@ import numpy.typing as npt
 from autorec.data.columns import Columns
 from autorec.data.hashing import mix
 from autorec.data.vocabulary import NULL, UNKNOWN
+from autorec.schema import Layout
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -50,13 +51,13 @@ class Cross:
             columns: n rows of the layout of fit.
             entity: whether a null leaves a row unknown, too: nobody has no history.
         """
-        names = [field.name for field in columns.layout.sparse]
-        codes = [columns.codes[:, names.index(name)] for name in self.fields]
-        known = np.ones(len(columns), np.bool_)
-        for column in codes:
+        at = places(columns.layout)
+        codes = [columns.codes[:, at[name]] for name in self.fields]
+        known = codes[0] != UNKNOWN
+        for column in codes[1:]:
             known &= column != UNKNOWN
-            if entity:
-                known &= column != NULL
+        for column in codes if entity else ():
+            known &= column != NULL
         if len(codes) > 1 and prod(self.rows) >= _WIDEST:
             return (_fold(codes) >> np.uint64(1)).view(np.int64), known
         keys = codes[0].astype(np.int64)
@@ -70,6 +71,28 @@ def slices(rows: int) -> Iterator[slice]:
     """Yield slices of at most `CHUNK` rows that cover `rows`."""
     for start in range(0, rows, CHUNK):
         yield slice(start, min(start + CHUNK, rows))
+
+
+def pieces(columns: Columns) -> Iterator[tuple[slice, Columns]]:
+    """Yield the rows in parts of at most `CHUNK`, each with its place; few rows as they are."""
+    if len(columns) <= CHUNK:
+        yield slice(0, len(columns)), columns
+        return
+    for part in slices(len(columns)):
+        yield part, columns.take(part)
+
+
+def places(layout: Layout) -> dict[str, int]:
+    """Return the column of each plain field; one layout is asked for many times in a row."""
+    global _last
+    held = _last
+    if held[0] is not layout:
+        held = layout, {field.name: at for at, field in enumerate(layout.sparse)}
+        _last = held
+    return held[1]
+
+
+_last: tuple[Layout, dict[str, int]] = (Layout(), {})
 
 
 def title(fields: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from autorec.catalogue import Catalogue
 from autorec.data.columns import Columns
 from autorec.data.encoder import Encoded
 from autorec.data.features import _files
+from autorec.data.features._checks import at_least as at_least
 from autorec.data.features._files import Arrays
 from autorec.data.features._keys import Cross
 from autorec.errors import ConfigError, DataError, NotFittedError
@@ -45,15 +46,18 @@ class Transform(ABC):
         needs_time: fit and apply read times.
         vocabulary: only ids or edges are fitted, without labels, as the encoder fits its own: a
             later row can then rename a code of an earlier one.
+        moves: a statistic of traffic, which a state keeps on counting (see `autorec.data.state`).
     """
 
     needs_label: ClassVar[bool] = False
     needs_time: ClassVar[bool] = False
     vocabulary: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self._rows = 0
         self._sizes: dict[str, list[int]] = {}
+        self._checked: Layout | None = None  # the same object in every request of a server
 
     @property
     @abstractmethod
@@ -74,7 +78,7 @@ class Transform(ABC):
         """
         if not len(columns):
             raise DataError("a transform is fitted on at least one row, but got 0; give more rows")
-        self._sizes = self._measure(columns)
+        self._sizes, self._checked = self._measure(columns), columns.layout
         self._rows = len(columns)
         self._learn(columns)
 
@@ -103,6 +107,10 @@ class Transform(ABC):
         self._ready(columns)
         return self._values(columns)
 
+    def check(self, columns: Columns) -> None:
+        """Raise what `apply` raises for rows that it cannot take."""
+        self._ready(columns)
+
     @property
     def layout(self) -> Layout:
         """What the new columns are.
@@ -112,6 +120,20 @@ class Transform(ABC):
         """
         self._ready(None)
         return self._layout()
+
+    def emptied(self) -> Self:
+        """Return one that `moves`, with the same columns and units, that knows of no row.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._ready(None)
+        facts, tables = self._state()
+        found = type(self)(**asdict(self))
+        found._rows, found._sizes = self._rows, self._sizes
+        nothing = {name: {key: a[:0] for key, a in table.items()} for name, table in tables.items()}
+        found._restore(facts, nothing)
+        return found
 
     def save(self, folder: Path | str) -> None:
         """Write `transform.json` and Arrow tables; the folder appears whole.
@@ -169,7 +191,8 @@ class Transform(ABC):
     def _restore(self, facts: Mapping[str, Any], tables: Mapping[str, Arrays]) -> None:
         """Take what `_state` gave."""
 
-    def _cross(self, fields: Sequence[str]) -> Cross:
+    def cross(self, fields: Sequence[str]) -> Cross:
+        """Return the cross of some plain fields among `inputs`, after `fit`."""
         return Cross(tuple(fields), tuple(self._sizes[name][0] for name in fields))
 
     def _ready(self, columns: Columns | None, *, training: bool = False) -> None:
@@ -177,11 +200,15 @@ class Transform(ABC):
             raise NotFittedError(f"{type(self).__name__} has learned nothing yet; call fit first")
         if columns is None:
             return
+        timed = columns.time is not None or not self.needs_time
+        if timed and not training and self._checked is columns.layout:
+            return
         if (sizes := self._measure(columns, training=training)) != self._sizes:
             raise ConfigError(
                 f"{type(self).__name__} reads columns of the sizes {self._sizes}, but got {sizes}; "
                 "encode with the encoder of the training rows"
             )
+        self._checked = columns.layout
 
     def _measure(self, columns: Columns, *, training: bool = True) -> dict[str, list[int]]:
         """Return [table rows, length] of each input; raise where something is absent."""
@@ -215,17 +242,7 @@ def joined(columns: Columns, parts: Sequence[tuple[Layout, Encoded]]) -> Columns
     Raises:
         ConfigError: two columns of one name, or another number of rows.
     """
-    layouts = [columns.layout, *(layout for layout, _ in parts)]
-    layout = Layout(
-        tuple(field for each in layouts for field in each.sparse),
-        tuple(field for each in layouts for field in each.lists),
-        tuple(field for each in layouts for field in each.dense),
-    )
-    names = [*(field.name for field in layout.sparse), *(field.name for field in layout.lists)]
-    dense = [field.name for field in layout.dense]
-    twice = sorted({name for held in (names, dense) for name in held if held.count(name) > 1})
-    if twice:
-        raise ConfigError(f"column names must differ, but {twice} occur twice; leave one out")
+    layout = joined_layout([columns.layout, *(layout for layout, _ in parts)])
     rows = {len(encoded) for _, encoded in parts} | {len(columns)}
     if len(rows) > 1:
         raise ConfigError(f"columns of one table have equally many rows, but got {sorted(rows)}")
@@ -241,6 +258,25 @@ def joined(columns: Columns, parts: Sequence[tuple[Layout, Encoded]]) -> Columns
     )
 
 
+def joined_layout(layouts: Sequence[Layout]) -> Layout:
+    """Return the columns of all layouts, those of each kind one behind the other.
+
+    Raises:
+        ConfigError: two columns of one name.
+    """
+    layout = Layout(
+        tuple(field for each in layouts for field in each.sparse),
+        tuple(field for each in layouts for field in each.lists),
+        tuple(field for each in layouts for field in each.dense),
+    )
+    names = [*(field.name for field in layout.sparse), *(field.name for field in layout.lists)]
+    dense = [field.name for field in layout.dense]
+    twice = sorted({name for held in (names, dense) for name in held if held.count(name) > 1})
+    if twice:
+        raise ConfigError(f"column names must differ, but {twice} occur twice; leave one out")
+    return layout
+
+
 def encoded(
     rows: int,
     codes: Sequence[npt.NDArray[Any]] = (),
@@ -251,32 +287,10 @@ def encoded(
     return Encoded(
         np.stack(codes, 1).astype(np.int32) if codes else np.empty((rows, 0), np.int32),
         dict(lists or {}),
-        np.stack(dense, 1).astype(np.float32) if dense else np.empty((rows, 0), np.float32),
+        _side_by_side(dense) if dense else np.empty((rows, 0), np.float32),
     )
 
 
-def some_fields(fields: Sequence[str], least: int, most: int) -> tuple[str, ...]:
-    """Return field names as a tuple.
-
-    Raises:
-        ConfigError: a bare text, a name that occurs twice, or a number outside the bounds.
-    """
-    names = () if isinstance(fields, str) else tuple(fields)
-    if not least <= len(names) <= most or len(set(names)) < len(names):
-        raise ConfigError(
-            f"fields must be {least} to {most} different names, but got {fields!r}; "
-            "give a list of names"
-        )
-    return names
-
-
-def at_least(name: str, value: float, least: float) -> None:
-    """Raise ConfigError unless an argument is `least` or more."""
-    if not value >= least:
-        raise ConfigError(f"{name} must be at least {least}, but got {value!r}")
-
-
-def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise ConfigError unless an argument is one of the allowed words."""
-    if value not in allowed:
-        raise ConfigError(f"{name} must be one of {list(allowed)}, but got {value!r}")
+def _side_by_side(columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    one = columns[0][:, None] if len(columns) == 1 else np.stack(columns, 1)
+    return one.astype(np.float32, copy=False)

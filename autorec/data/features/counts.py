@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from autorec.data.columns import Columns
 from autorec.data.encoder import Encoded
+from autorec.data.features._checks import one_of, some_fields
 from autorec.data.features._files import Arrays
-from autorec.data.features._keys import slices, title
+from autorec.data.features._keys import Cross, pieces, title
 from autorec.data.features._order import earlier, logged
 from autorec.data.features._table import Table
-from autorec.data.features.base import Transform, encoded, one_of, some_fields
+from autorec.data.features.base import Transform, encoded
 from autorec.errors import ConfigError
 from autorec.schema import DenseField, Layout
 
@@ -39,6 +40,8 @@ class Counts(Transform):
         form: of training rows; "auto" is "ordered" where there is a timestamp.
     """
 
+    moves: ClassVar[bool] = True
+
     fields: tuple[str, ...]
     form: str = "auto"
 
@@ -61,14 +64,19 @@ class Counts(Transform):
         found = [cls(names[:size]) for size in range(1, min(3, len(names)) + 1)]
         return found + ([cls(names[:2], "leave-one-out")] if not timed else [])
 
+    @property
+    def tables(self) -> dict[Cross, Table]:
+        """The rows of each value, after `fit`."""
+        return {self.cross(self.fields): self._table}
+
     def _learn(self, columns: Columns) -> None:
         self._form = resolve(self.form, columns, "leave-one-out")
-        self._table = Table.learn(columns, self._cross(self.fields))
+        self._table = Table.learn(columns, self.cross(self.fields))
 
     def _training(self, columns: Columns) -> Encoded:
         if self._form == "leave-one-out":
             return self._looked_up(columns, own=1.0)
-        keys, known = self._cross(self.fields).keys(columns)
+        keys, known = self.cross(self.fields).keys(columns)
         if columns.time is None:
             raise untimed()
         count, _ = earlier(self._table.find(keys, known), columns.time)
@@ -79,11 +87,14 @@ class Counts(Transform):
 
     def _looked_up(self, columns: Columns, own: float) -> Encoded:
         """Return counts without `own` rows each, chunk by chunk."""
-        cross = self._cross(self.fields)
+        cross = self.cross(self.fields)
         out = np.empty(len(columns), np.float32)
-        for part in slices(len(columns)):
-            count = self._table.counts(self._table.find(*cross.keys(columns.take(part))))
-            out[part] = logged(np.maximum(count - own, 0.0))
+        for part, rows in pieces(columns):
+            place = self._table.find(*cross.keys(rows))
+            if own:
+                out[part] = logged(np.maximum(self._table.counts(place) - own, 0.0))
+            else:
+                out[part] = self._table.logs[place]
         return encoded(len(columns), dense=[out])
 
     def _layout(self) -> Layout:

@@ -10,10 +10,11 @@ import numpy as np
 
 from autorec.data.columns import Columns
 from autorec.data.encoder import Encoded
+from autorec.data.features._checks import at_least, some_fields
 from autorec.data.features._files import Arrays
-from autorec.data.features._keys import slices, title
+from autorec.data.features._keys import pieces, title
 from autorec.data.features._table import Table
-from autorec.data.features.base import Transform, at_least, encoded, some_fields
+from autorec.data.features.base import Transform, encoded
 from autorec.data.hashing import mix
 from autorec.data.vocabulary import FIRST, UNKNOWN, Codes
 from autorec.schema import Layout, SparseField
@@ -67,7 +68,7 @@ class CrossIds(Transform):
         return found + ([cls(names[:3])] if len(names) > 2 else [])
 
     def _learn(self, columns: Columns) -> None:
-        table = Table.learn(columns, self._cross(self.fields))
+        table = Table.learn(columns, self.cross(self.fields))
         kept = table.count >= self.min_count
         keys, count = table.keys[kept], table.count[kept]
         rank = np.empty(len(keys), np.int64)
@@ -78,10 +79,10 @@ class CrossIds(Transform):
         self._codes = np.append(code, UNKNOWN).astype(np.int32)
 
     def _values(self, columns: Columns) -> Encoded:
-        cross = self._cross(self.fields)
+        cross = self.cross(self.fields)
         out = np.empty(len(columns), np.int32)
-        for part in slices(len(columns)):
-            out[part] = self._codes[self._table.find(*cross.keys(columns.take(part)))]
+        for part, rows in pieces(columns):
+            out[part] = self._codes[self._table.find(*cross.keys(rows))]
         return encoded(len(columns), codes=[out])
 
     def _layout(self) -> Layout:

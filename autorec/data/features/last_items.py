@@ -10,10 +10,11 @@ import numpy as np
 
 from autorec.data.columns import Columns
 from autorec.data.encoder import Encoded
+from autorec.data.features._checks import at_least, some_fields
 from autorec.data.features._files import Arrays
-from autorec.data.features._keys import slices
+from autorec.data.features._keys import pieces
 from autorec.data.features._order import Log
-from autorec.data.features.base import Transform, at_least, encoded, some_fields
+from autorec.data.features.base import Transform, encoded
 from autorec.data.features.counts import untimed
 from autorec.data.vocabulary import NULL
 from autorec.schema import Layout, ListField
@@ -38,6 +39,7 @@ class LastItems(Transform):
     """
 
     needs_time: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
 
     user: str
     item: str
@@ -62,18 +64,22 @@ class LastItems(Transform):
             return []
         return [cls(names[0], names[1], length) for length in (1, 4)]
 
+    @property
+    def log(self) -> Log:
+        """The events, after `fit`."""
+        return self._log
+
     def _learn(self, columns: Columns) -> None:
         if columns.time is None:
             raise untimed()
-        keys, known = self._cross([self.user]).keys(columns, entity=True)
-        item, _ = self._cross([self.item]).keys(columns)
+        keys, known = self.cross([self.user]).keys(columns, entity=True)
+        item, _ = self.cross([self.item]).keys(columns)
         self._log = Log.learn(keys, columns.time, known & (item != NULL), item)
 
     def _values(self, columns: Columns) -> Encoded:
-        cross = self._cross([self.user])
+        cross = self.cross([self.user])
         out = np.zeros((len(columns), self.length), np.int32)
-        for part in slices(len(columns)):
-            rows = columns.take(part)
+        for part, rows in pieces(columns):
             if rows.time is None:
                 raise untimed()
             keys, known = cross.keys(rows, entity=True)

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from autorec.data.columns import Columns
 from autorec.data.encoder import Encoded
+from autorec.data.features._checks import at_least, one_of
 from autorec.data.features._files import Arrays
 from autorec.data.features._keys import Ints, slices
-from autorec.data.features.base import Transform, at_least, encoded, one_of
+from autorec.data.features.base import Transform, encoded
 from autorec.data.numeric import quantile_edges
 from autorec.data.vocabulary import FIRST, NULL
 from autorec.errors import ConfigError

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from autorec.data.columns import Columns
 from autorec.data.encoder import Encoded
+from autorec.data.features._checks import at_least, one_of, some_fields
 from autorec.data.features._files import Arrays
-from autorec.data.features._keys import Cross, Ints, contents, slices, title
+from autorec.data.features._keys import Cross, Ints, contents, pieces, title
 from autorec.data.features._order import earlier
 from autorec.data.features._table import Floats, Table, exact
-from autorec.data.features.base import Transform, at_least, encoded, one_of, some_fields
+from autorec.data.features.base import Transform, encoded
 from autorec.data.features.counts import resolve, untimed
 from autorec.errors import ConfigError
 from autorec.schema import DenseField, Layout
@@ -61,6 +62,7 @@ class Rates(Transform):
     """
 
     needs_label: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
 
     fields: tuple[str, ...]
     form: str = "auto"
@@ -95,8 +97,23 @@ class Rates(Transform):
     @property
     def _levels(self) -> list[Cross]:
         """The single fields, and the cross where there is one."""
-        single = [self._cross([name]) for name in self.fields]
-        return [*single, self._cross(self.fields)] if len(self.fields) > 1 else single
+        single = [self.cross([name]) for name in self.fields]
+        return [*single, self.cross(self.fields)] if len(self.fields) > 1 else single
+
+    @property
+    def tables(self) -> dict[Cross, Table]:
+        """Rows and label sums of the values of each level, after `fit`."""
+        return dict(zip(self._levels, self._tables, strict=True))
+
+    @property
+    def whole(self) -> tuple[float, float]:
+        """Number and label sum of all rows, after `fit`."""
+        return self._all
+
+    def emptied(self) -> Self:
+        found = super().emptied()
+        found._all = (0.0, 0.0)
+        return found
 
     def _learn(self, columns: Columns) -> None:
         self._form = resolve(self.form, columns, "out-of-fold")
@@ -108,8 +125,7 @@ class Rates(Transform):
             return self._ordered(columns)
         out = np.empty(len(columns), np.float32)
         rest = self._other_folds(columns) if self._form == "out-of-fold" else []
-        for part in slices(len(columns)):
-            rows = columns.take(part)
+        for part, rows in pieces(columns):
             if not rest:
                 out[part] = self._without_self(rows)
                 continue
@@ -128,8 +144,7 @@ class Rates(Transform):
         """
         sizes = [*(len(table) + 1 for table in self._tables), 1]
         sums = [(np.zeros(size * self.folds), np.zeros(size * self.folds)) for size in sizes]
-        for part in slices(len(columns)):
-            rows = columns.take(part)
+        for _, rows in pieces(columns):
             fold, label = self._fold(rows), _labels(rows)
             places = [*(places for _, places in self._found(rows)), np.zeros(len(rows), np.int64)]
             for (count, total), place in zip(sums, places, strict=True):
@@ -163,10 +178,9 @@ class Rates(Transform):
 
     def _values(self, columns: Columns) -> Encoded:
         out = np.empty(len(columns), np.float32)
-        for part in slices(len(columns)):
-            rows = columns.take(part)
+        whole = (np.full(1, self._all[0]), np.full(1, self._all[1]))
+        for part, rows in pieces(columns):
             support = [(t.counts(place), t.totals(place)) for t, place in self._found(rows)]
-            whole = (np.full(len(rows), self._all[0]), np.full(len(rows), self._all[1]))
             out[part] = self._rate(support, whole)
         return encoded(len(columns), dense=[out])
 

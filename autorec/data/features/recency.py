@@ -10,10 +10,11 @@ import numpy as np
 
 from autorec.data.columns import Columns
 from autorec.data.encoder import Encoded
+from autorec.data.features._checks import some_fields
 from autorec.data.features._files import Arrays
-from autorec.data.features._keys import slices, title
+from autorec.data.features._keys import pieces, title
 from autorec.data.features._order import TICKS, Log, check_unit, logged, unit_of
-from autorec.data.features.base import Transform, some_fields
+from autorec.data.features.base import Transform
 from autorec.data.features.counts import untimed
 from autorec.errors import ConfigError
 from autorec.schema import DenseField, Layout
@@ -39,6 +40,7 @@ class Recency(Transform):
     """
 
     needs_time: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
 
     fields: tuple[str, ...]
     windows: tuple[float, ...] = (3_600, 86_400, 604_800)
@@ -69,18 +71,27 @@ class Recency(Transform):
         sizes = range(1, min(2, len(names)) + 1) if timed else ()
         return [cls(names[:size], windows=(2, 10), unit="s") for size in sizes]
 
+    @property
+    def log(self) -> Log:
+        """The events, after `fit`."""
+        return self._log
+
+    @property
+    def ticks(self) -> int:
+        """Units of the stored time in a second, after `fit`."""
+        return TICKS[self._unit]
+
     def _learn(self, columns: Columns) -> None:
         if columns.time is None:
             raise untimed()
         self._unit = unit_of(columns.time) if self.unit == "auto" else self.unit
-        keys, known = self._cross(self.fields).keys(columns, entity=True)
+        keys, known = self.cross(self.fields).keys(columns, entity=True)
         self._log = Log.learn(keys, columns.time, known)
 
     def _values(self, columns: Columns) -> Encoded:
-        cross, ticks = self._cross(self.fields), TICKS[self._unit]
+        cross, ticks = self.cross(self.fields), TICKS[self._unit]
         out = np.empty((len(columns), 2 + len(self.windows)), np.float32)
-        for part in slices(len(columns)):
-            rows = columns.take(part)
+        for part, rows in pieces(columns):
             if rows.time is None:
                 raise untimed()
             keys, known = cross.keys(rows, entity=True)

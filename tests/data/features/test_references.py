@@ -68,6 +68,8 @@ def paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param in ("sorted", "hashed"):
         monkeypatch.setattr(_table, "_DIRECT", 0)
         monkeypatch.setattr(_table, "_PENDING", 20)
+        monkeypatch.setattr(_table, "_LARGE", 0)
+        monkeypatch.setattr(_table, "_MANY", 3)
     if request.param == "hashed":
         monkeypatch.setattr(_keys, "_WIDEST", 1)
     return str(request.param)

@@ -1,0 +1,196 @@
+"""Derived columns: fitted transforms behind an encoder, in the form that every model reads.
+
+A statistic gives a standardised number and its quantile bin, as a numeric column of the table does;
+an id column stays what it is. Everything is fitted on training rows, which have values of their own
+(see `autorec.data.features.base`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from autorec.data.columns import OPTIONAL, Columns
+from autorec.data.encoder import Encoded
+from autorec.data.features.base import Transform, joined_layout
+from autorec.data.folders import whole
+from autorec.data.learning import BIN
+from autorec.data.numeric import Numeric, NumericFit
+from autorec.data.sealed import Sealed
+from autorec.data.store import ColumnWriter
+from autorec.errors import ConfigError
+from autorec.schema import DenseField, Layout, SparseField
+
+FORMAT = 1
+BINS = 32
+_JSON = "derivation.json"
+_FOLDER = Sealed("derivation", _JSON, FORMAT, "save the model again")
+_ROWS = 1 << 18
+_BYTES = 2 << 30
+_FORMS = {"counts": "count", "rates": "rate", "cross_ids": "id"}
+
+
+class Derivation:
+    """Fitted transforms with the scale and bins of their numbers. Made by `fit` or `load`.
+
+    Attributes:
+        transforms: fitted ones, in the order in which they were chosen.
+        layout: the derived columns: ids, bins of the statistics, statistics.
+    """
+
+    def __init__(self, transforms: Sequence[Transform], numeric: Sequence[Numeric]) -> None:
+        self.transforms, self.numeric = tuple(transforms), tuple(numeric)
+        fields = [(form_of(t), t.layout) for t in self.transforms]
+        ids = [replace(f, form=form) for form, one in fields for f in one.sparse]
+        numbers = [replace(f, form=form) for form, one in fields for f in one.dense]
+        bins = [
+            SparseField(f"{f.name}{BIN}", one.rows, f.name, binned=True, form=f.form)
+            for f, one in zip(numbers, self.numeric, strict=True)
+        ]
+        self.layout = Layout((*ids, *bins), (), tuple(numbers))
+
+    @classmethod
+    def fit(cls, transforms: Sequence[Transform], columns: Columns) -> tuple[Derivation, Encoded]:
+        """Fit on N training rows, and return the values that these rows themselves get.
+
+        Peak memory beside the columns: 8 bytes a statistic and row, and what one transform needs.
+
+        Args:
+            transforms: unfitted, or fitted on other rows, which they then forget.
+            columns: training rows, of the encoder's own columns.
+
+        Raises:
+            ConfigError: a transform that gives other columns than ids and statistics.
+        """
+        fitted = [type(one)(**asdict(one)) for one in transforms]
+        numeric: list[Numeric] = []
+        codes, bins, dense = [], [], []
+        for transform in fitted:
+            form_of(transform)
+            transform.fit(columns)
+            values = transform.train_values(columns)
+            codes += [values.codes]
+            for field, column in zip(transform.layout.dense, values.dense.T, strict=True):
+                numeric.append(_learned(field, column))
+                bins.append(numeric[-1].bins(column.astype(np.float64)))
+                dense.append(numeric[-1].dense(column.astype(np.float64)))
+        made = cls(fitted, numeric)
+        return made, _stacked(len(columns), codes, bins, dense)
+
+    def apply(self, columns: Columns) -> Encoded:
+        """Return the derived columns (n rows) of rows that were not in `fit`."""
+        codes, bins, dense = [], [], []
+        numeric = iter(self.numeric)
+        for transform in self.transforms:
+            values = transform.apply(columns)
+            codes += [values.codes]
+            for column in values.dense.T:
+                scale, raw = next(numeric), column.astype(np.float64)
+                bins.append(scale.bins(raw))
+                dense.append(scale.dense(raw))
+        return _stacked(len(columns), codes, bins, dense)
+
+    def behind(self, layout: Layout) -> Layout:
+        """Return `layout` with the derived columns behind its own.
+
+        Raises:
+            ConfigError: two columns of one name.
+        """
+        return joined_layout([layout, self.layout])
+
+    def append(self, layout: Layout, encoded: Encoded) -> Encoded:
+        """Return rows of `layout`, none of them from `fit`, with the derived columns behind."""
+        return _side_by_side(encoded, self.apply(Columns.of(layout, encoded)))
+
+    def save(self, folder: Path | str) -> None:
+        """Write `derivation.json` and a folder per transform; the folder appears whole."""
+        with whole(Path(folder), _JSON) as partial:
+            for number, transform in enumerate(self.transforms):
+                transform.save(partial / f"{number:03d}")
+            scales = [{**vars(one), "edges": list(one.edges)} for one in self.numeric]
+            _FOLDER.write(partial, {"transforms": len(self.transforms), "numeric": scales})
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Derivation:
+        """Read what `save` wrote; every value comes out the same.
+
+        Raises:
+            RankerError: no derivation, a newer version, or a file that is missing or altered.
+        """
+        body = _FOLDER.read(Path(folder))
+        places = [Path(folder) / f"{number:03d}" for number in range(body["transforms"])]
+        numeric = [Numeric(**{**one, "edges": tuple(one["edges"])}) for one in body["numeric"]]
+        return cls([Transform.load(place) for place in places], numeric)
+
+
+def most_statistics(rows: int) -> int:
+    """Return how many statistics of so many rows fit into the memory that is set aside, 2 GB."""
+    return _BYTES // (8 * max(1, rows))
+
+
+def form_of(transform: Transform) -> str:
+    """Return "id", "count" or "rate".
+
+    Raises:
+        ConfigError: another kind of transform.
+    """
+    name = type(transform).__module__.rpartition(".")[2]
+    if name not in _FORMS:
+        raise ConfigError(f"derived columns come from {sorted(_FORMS)}, but got {transform!r}")
+    return _FORMS[name]
+
+
+def widen(folder: Path, layout: Layout, more: Encoded | Derivation) -> Columns:
+    """Write the rows in `folder` again with derived columns behind, and return them, mapped.
+
+    Args:
+        folder: of rows without derived columns.
+        layout: of the rows with them.
+        more: the values of these rows, or what gives them.
+    """
+    old = Columns.open(folder)
+    with ColumnWriter(folder, layout) as writer:
+        for part in _parts(len(old)):
+            rows = old.take(part)
+            own = Encoded(rows.codes, rows.lists, rows.dense)
+            if isinstance(more, Derivation):
+                new = more.apply(rows)
+            else:
+                new = Encoded(more.codes[part], {}, more.dense[part])
+            optional = {name: getattr(rows, name) for name in OPTIONAL}
+            writer.append(_side_by_side(own, new), **optional)
+        return writer.close()
+
+
+def _parts(rows: int) -> Iterator[slice]:
+    for start in range(0, rows, _ROWS):
+        yield slice(start, min(rows, start + _ROWS))
+
+
+def _learned(field: DenseField, column: np.ndarray) -> Numeric:
+    """Return scale and bins of a statistic (N,)."""
+    fit = NumericFit(field.name, BINS)
+    fit.add(pa.array(column))
+    if fit.settle():
+        fit.count(pa.array(column))
+    return fit.result()
+
+
+def _stacked(
+    rows: int, codes: list[np.ndarray], bins: list[np.ndarray], dense: list[np.ndarray]
+) -> Encoded:
+    sparse = np.concatenate([np.empty((rows, 0), np.int32), *codes, *(b[:, None] for b in bins)], 1)
+    numbers = np.stack(dense, 1) if dense else np.empty((rows, 0), np.float32)
+    return Encoded(sparse.astype(np.int32, copy=False), {}, numbers)
+
+
+def _side_by_side(one: Encoded, two: Encoded) -> Encoded:
+    return Encoded(
+        np.concatenate([one.codes, two.codes], axis=1),
+        dict(one.lists),
+        np.concatenate([one.dense, two.dense], axis=1),
+    )
