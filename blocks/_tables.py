@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autorec.blocks.base import Block, Fields, Shape, TensorKind
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # Codes of one field (B, ...) -> rows (B, ..., D).
 Lookup = Callable[[Tensor], Tensor]
+# Table (N, D) and rows (B, n) to read -> (B, n, D).
+Reader = Callable[[nn.Parameter, Tensor], Tensor]
 
 
 class TableBlock(Block):
@@ -30,6 +33,8 @@ class TableBlock(Block):
     role: ClassVar[str] = "table"
     gives: ClassVar[TensorKind] = "field"
     grows: ClassVar[tuple[str, ...]] = ("width",)
+    # Set by a trainer that updates the rows a batch touches, in place of a gradient of the table.
+    reader: Reader | None = None
 
     def __init__(
         self, rows: Sequence[int], list_rows: Sequence[int], width: int, **arguments: Any
@@ -51,6 +56,17 @@ class TableBlock(Block):
         `field` holds as many columns as `codes`, or one for all of them (a list).
         """
         raise NotImplementedError
+
+    @property
+    def tapped(self) -> bool:
+        """Whether a trainer wants to see every row that is read."""
+        return self.reader is not None and torch.is_grad_enabled()
+
+    def read(self, table: nn.Parameter, rows: Tensor) -> Tensor:
+        """Return the rows (B, n, D) of a table (N, D) at `rows`, int (B, n)."""
+        if self.reader is not None and torch.is_grad_enabled():
+            return self.reader(table, rows)
+        return F.embedding(rows, table)
 
     def looked_up(self, inputs: list[Tensor]) -> Tensor:
         """Return (B, F + lists, width of a row) for codes (B, F) and one (B, L_i) per list."""

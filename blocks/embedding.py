@@ -35,7 +35,7 @@ class Embedding(TableBlock):
         self.offsets: Tensor
         offsets = torch.tensor(begins[: self.ids], dtype=torch.int32)
         self.register_buffer("offsets", offsets, persistent=False)
-        self.list_starts = begins[self.ids : -1]
+        self.starts = begins[:-1]
 
     @classmethod
     def choices(cls) -> dict[str, BaseDistribution]:
@@ -46,13 +46,19 @@ class Embedding(TableBlock):
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
         """Codes (B, F), then one (B, L_i) per list, all int32, to fields (B, F + lists, D)."""
+        if self.tapped:
+            return self.looked_up(inputs)
         codes, *lists = inputs
         parts = []
         if codes.shape[1]:
             parts.append(F.embedding(codes + self.offsets, self.table))
-        for start, values in zip(self.list_starts, lists, strict=True):
+        for start, values in zip(self.starts[self.ids :], lists, strict=True):
             parts.append(self._pooled(values, start).unsqueeze(1))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def rows_of(self, codes: Tensor, field: slice) -> Tensor:
+        first = self.offsets if field.stop == self.ids else self.starts[field.start]
+        return self.read(self.table, codes + first)
 
     def _pooled(self, values: Tensor, start: int) -> Tensor:
         # embedding_bag leaves out `padding_idx` and gives 0 for an empty bag, which gets row 0

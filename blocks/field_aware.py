@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from optuna.distributions import BaseDistribution, IntDistribution
 from torch import Tensor
 
@@ -78,4 +77,4 @@ class FieldAware(TableBlock):
         return met[:, self.left, self.right] * met[:, self.right, self.left]
 
     def rows_of(self, codes: Tensor, field: slice) -> Tensor:
-        return F.embedding(codes.long() + self.first[field], self.table)
+        return self.read(self.table, codes.long() + self.first[field])

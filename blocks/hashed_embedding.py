@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from torch import Tensor
 
@@ -66,7 +65,7 @@ class HashedEmbedding(TableBlock):
         # Low bits of the product hardly mix; the high ones of 32 do.
         mixed = ((wide * _MULTIPLIER) & 0xFFFFFFFF) >> 8
         place = torch.where(wide < 2, wide, 2 + mixed % self.kept[field])
-        return F.embedding(place + self.first[field], self.table)
+        return self.read(self.table, place + self.first[field])
 
 
 def _kept(count: int, ratio: int) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from torch import Tensor
 
@@ -66,6 +65,6 @@ class QREmbedding(TableBlock):
 
     def rows_of(self, codes: Tensor, field: slice) -> Tensor:
         wide, modulus = codes.long(), self.modulus[field]
-        remainder = F.embedding(wide % modulus + self.remainder_first[field], self.remainder)
-        quotient = F.embedding(wide // modulus + self.quotient_first[field], self.quotient)
+        remainder = self.read(self.remainder, wide % modulus + self.remainder_first[field])
+        quotient = self.read(self.quotient, wide // modulus + self.quotient_first[field])
         return remainder + quotient

@@ -1,6 +1,6 @@
 """What AutoGluon finds on Frappe under the same limit, cores and files as `frappe_fit.py`.
 
-python experiments/frappe_autogluon.py --python <environment of AutoGluon>/bin/python --time-limit 300
+python experiments/frappe_autogluon.py --python <its environment>/bin/python --time-limit 300
 
 AutoGluon lives in an environment of its own (`pip install "autogluon.tabular[lightgbm,catboost]"`);
 this script writes the files for it, runs it there, and keeps what comes out. Validation rows are

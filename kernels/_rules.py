@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from autorec.errors import ConfigError
+from autorec.kernels._adam import fused_adam_, one_age
 from autorec.kernels._jit import Arg, constexpr, device, tl
 
 ALGOS = ("sgd", "adagrad", "rowwise_adagrad", "adam", "rowwise_adam")
@@ -142,6 +143,18 @@ def advance(rows: Rows, g: Tensor | None, lr: Tensor, rule: Rule) -> None:
         lr: learning rate (R, 1) or (1,).
         rule: see the top of this file.
     """
+    if rule.algo == "adam" and not rule.weight_decay and lr.numel() == 1:
+        age = one_age(rows.w, rows.steps)
+        if age is not None:
+            rows.steps.add_(1)
+            betas, moments = (rule.beta1, rule.beta2), (rows.first, rows.second)
+            named = {"lr": float(lr), "betas": betas, "eps": rule.eps, "l2": rule.l2}
+            fused_adam_(rows.w, g, moments, step=age + 1, **named)  # type: ignore[arg-type]
+            return
+    _advance(rows, g, lr, rule)
+
+
+def _advance(rows: Rows, g: Tensor | None, lr: Tensor, rule: Rule) -> None:
     w, first, second, count = rows
     if rule.l2:
         g = w * rule.l2 if g is None else g.add(w, alpha=rule.l2)
@@ -152,22 +165,23 @@ def advance(rows: Rows, g: Tensor | None, lr: Tensor, rule: Rule) -> None:
         first.mul_(rule.beta1)
         second.mul_(rule.beta2)
     if g is not None and rule.algo != "sgd":
-        square = g.square()
         if second.shape[1] != w.shape[1]:
-            square = square.mean(1, keepdim=True)
+            square = g.square().mean(1, keepdim=True)
+            second.add_(square, alpha=1 - rule.beta2 if rule.adaptive else 1.0)
+        else:
+            second.addcmul_(g, g, value=1 - rule.beta2 if rule.adaptive else 1.0)
         if rule.adaptive:
             first.add_(g, alpha=1 - rule.beta1)
-            second.add_(square, alpha=1 - rule.beta2)
-        else:
-            second.add_(square)
     if rule.adaptive:
         c = count.to(torch.float64)
         small = -torch.expm1(c * math.log(rule.beta1))
         root = (-torch.expm1(c * math.log(rule.beta2))).sqrt()
         bottom = second.sqrt().div_(root.to(w.dtype)).add_(rule.eps)
-        w.sub_((lr / small).to(w.dtype) * first / bottom)
+        w.sub_(((lr / small).to(w.dtype) * first).div_(bottom))
+    elif g is not None and rule.algo == "sgd":
+        w.sub_(lr * g)
     elif g is not None:
-        w.sub_(lr * g if rule.algo == "sgd" else lr * g / second.sqrt().add_(rule.eps))
+        w.sub_((lr * g).div_(second.sqrt().add_(rule.eps)))
 
 
 def plain_step(rows: Rows, g: Tensor, lr: float, rule: Rule) -> Rows:

@@ -45,6 +45,7 @@ from autorec.search_spaces._genes import (
     MOST_PAIRED_ROWS,
     RECIPE_DEFAULTS,
     RECIPE_GENES,
+    TABLE_OPTIMIZERS,
     TREE_GENES,
     can_distil,
     table_kinds,
@@ -107,7 +108,8 @@ class DagSpace(PointsSpace):
 
     def recipe_genes(self) -> dict[str, BaseDistribution]:
         """Return the genes of a network's training recipe; a space may narrow or widen them."""
-        return dict(RECIPE_GENES)
+        large = len(self.tables) > 1
+        return RECIPE_GENES | ({"table_optimizer": TABLE_OPTIMIZERS} if large else {})
 
     def to_json(self) -> dict[str, Any]:
         arguments = {
@@ -236,6 +238,8 @@ class DagSpace(PointsSpace):
         recipe = dict(candidate.recipe)
         if SPARSE not in raws or not tables:
             recipe.pop("embedding_l2", None)
+        if not tables or recipe.get("table_optimizer") == "adam":
+            recipe.pop("table_optimizer", None)
         if recipe.get("schedule") != "cosine":
             recipe.pop("epochs", None)
         if not can_distil(str(recipe.get("distil", "none")), plan):

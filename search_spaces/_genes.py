@@ -51,8 +51,15 @@ RECIPE_GENES: dict[str, BaseDistribution] = {
     "ema": CategoricalDistribution((0.0, 0.99, 0.999)),
     "distil": CategoricalDistribution(DISTIL),
 }
+# How large id tables are trained (`autorec.train.tables`): exactly, or by their touched rows only.
+TABLE_OPTIMIZERS = CategoricalDistribution(("adam", "lazy_adam", "lazy_rowwise_adagrad"))
 # What a canonical recipe leaves out because it has no effect there.
-RECIPE_DEFAULTS: dict[str, Value] = {"embedding_l2": 1e-9, "epochs": 1, "distil": "none"}
+RECIPE_DEFAULTS: dict[str, Value] = {
+    "embedding_l2": 1e-9,
+    "epochs": 1,
+    "distil": "none",
+    "table_optimizer": "adam",
+}
 
 
 def table_kinds() -> list[str]:

@@ -142,6 +142,12 @@ class Batches:
         self.oov_rate = oov_rate
         self.sequential = self.rows.nbytes > SHUFFLE_IN_MEMORY
 
+    @property
+    def lookups(self) -> int:
+        """Rows that a batch reads of a table that all id fields and lists share, with repeats."""
+        lists = sum(part.shape[1] for part in self.rows.lists)
+        return int(self.batch_size * (self.rows.codes.shape[1] + lists))
+
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of epoch `number`; the same number gives the same batches."""
         generator = torch_generator(self.seed, "epoch", number)
