@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from autorec.errors import SpaceError
@@ -153,6 +154,21 @@ def canonical(
     D): they lift flat inputs to width D, so that D has an effect even where no table is read. Nodes
     are renumbered canonically; the two id tables are named so that swapping them changes nothing.
     """
+    # Searches ask for many candidates that differ in their recipe alone. True, 1 and 1.0 are equal
+    # keys of a cache and different values, so that types are part of the key.
+    args = [arg for node in architecture.nodes for arg in node.args]
+    types = tuple(type(value) for _, value in (*args, *architecture.embedding_args))
+    types += (type(architecture.linear), type(architecture.embedding_width))
+    return _canonical(architecture, raws, field_kinds, types)
+
+
+@lru_cache(maxsize=4096)
+def _canonical(
+    architecture: Architecture,
+    raws: frozenset[str],
+    field_kinds: frozenset[str],
+    _types: tuple[type, ...],
+) -> Architecture:
     live = _live_nodes(architecture, raws)
     nodes = min((_canonical_order(one) for one in _table_namings(live)), key=_written)
     linear = architecture.linear or not nodes

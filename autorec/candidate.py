@@ -157,4 +157,6 @@ class Candidate:
             for name, value in self.recipe.items()
         )
         body = self.architecture.describe() + "\n" if self.architecture else ""
+        derived = {k: v for k, v in self.features.to_json().items() if k != "numeric"}
+        body += "".join(f"{count} {form}\n" for form, count in derived.items())
         return f"{self.family}\n{body}{recipe}"

@@ -15,6 +15,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from autorec import __version__
+from autorec.candidate import TREE
 from autorec.drawing import Bar, boxes, diagram, intervals, steps
 from autorec.report_parts import number, seconds, section, table
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from autorec.search.records import TrialRecord
 
 _ROWS, _BARS = 40, 12
+_REFUSED = 8  # crosses that were not worth it
 
 
 @dataclass
@@ -107,7 +109,8 @@ def _header(facts: _Facts) -> str:
 def _winner(facts: _Facts) -> str:
     run, ranker = facts.ar._need()
     candidate = ranker.candidate
-    features, layout = candidate.features, ranker.layout
+    layout, tree = ranker.layout, candidate.family == TREE
+    features = candidate.features.plain() if tree else candidate.features
     read = [layout.sparse[i] for i in features.sparse_of(layout)]
     ids, bins = [f for f in read if not f.binned], [f for f in read if f.binned]
     sparse = [(len(ids), "id column"), (len(layout.lists), "list"), (len(bins), "binned number")]
@@ -216,7 +219,8 @@ def _crosses(facts: _Facts) -> str:
     used = ranker.candidate.features
     left = {"count": used.counts, "rate": used.rates, "id": used.ids}
     body = []
-    for one in found.evidence[:_ROWS]:
+    kept = sum(one.kept for one in found.evidence)
+    for one in found.evidence[: kept + _REFUSED]:
         reads = one.kept and left[one.form] > 0
         left[one.form] -= one.kept
         state = "in the winner" if reads else "offered" if one.kept else "not worth it"

@@ -86,7 +86,12 @@ def fit_ranker(features: np.ndarray, places: np.ndarray, *, seed: int, seconds: 
     data = lightgbm.Dataset(features, labels, group=[len(labels)], params=settings)
     booster = lightgbm.Booster(settings, data)
     for _ in range(min(MOST_ROUNDS, 60 + 2 * len(labels))):
-        if booster.update() or time.thread_time() > until:
+        try:
+            ended = booster.update()
+        except lightgbm.basic.LightGBMError:
+            # Met once in 500 random trials: a split of no rows. The rounds so far still rank.
+            break
+        if ended or time.thread_time() > until:
             break
 
     def score(others: np.ndarray) -> np.ndarray:
@@ -112,7 +117,7 @@ def _settings(labels: np.ndarray, seed: int) -> dict[str, Any]:
         "bagging_freq": 5,
         # LightGBM's 20 would forbid every split of the first population.
         "min_data_in_leaf": max(2, min(20, len(labels) // 20)),
-        "min_sum_hessian_in_leaf": 0.0,
+        "min_sum_hessian_in_leaf": 1e-9,  # with 0.0 LightGBM may choose a split of no rows
         "min_data_in_bin": 1,
         "seed": seed % (1 << 31),
         "num_threads": 1,
