@@ -38,7 +38,7 @@ class AutoRec(FittedAttributes):
         timestamp: column that orders rows; with it the split is by time.
         group: column that grouped metrics (GAUC) average over; the user if None.
         sample_weight: column of row weights, at least 0.
-        feature_types: kind by column (`id`, `categorical`, `numeric`, `list`, `timestamp`,
+        feature_types: kind by column (`id`, `categorical`, `numeric`, `list`, `text`, `timestamp`,
             `ignore`), overriding inference.
         eval_metric: what the search maximises: ctr `auc` (default), `gauc`, `logloss`,
             `normalized_entropy`, `ece`; rating `rmse` (default), `mae`.
@@ -99,7 +99,7 @@ class AutoRec(FittedAttributes):
             tuning_data: validation rows of your own; otherwise `split` holds out `holdout_frac`.
             time_limit: seconds for everything: reading, encoding, baselines, search and refit.
             n_trials: most trials, baselines included; None: as many as the time allows.
-            search: engine: `"tpe"`, `"evolution"` or `"random"`.
+            search: engine: `"tpe"`, `"evolution"`, `"bayesian"` or `"random"`.
             search_space: `"auto"` for the task's own, a name, or {"name": ..., arguments}.
             starts: named architectures to try first, such as ["DeepFM", "FinalNet"].
             features: most statistics of field crosses (counts, label rates, ids) that are derived

@@ -22,7 +22,13 @@ from autorec.prepare import Prepared, timed
 from autorec.progress import Progress
 from autorec.refit import Refitted, refit
 from autorec.run import Run
-from autorec.searching import open_search, record_refit, train_baseline, worker_environment
+from autorec.searching import (
+    open_search,
+    record_refit,
+    remark,
+    train_baseline,
+    worker_environment,
+)
 from autorec.seeding import derive
 from autorec.track import Tracker
 from autorec.trials import best_of, load_trial_model
@@ -126,7 +132,9 @@ class _Search:
         self.run_, self.tracker, self.progress = prepared.run, tracker, progress
         self.wind_down, self.reserved = min(_WIND_DOWN, 0.05 * limits.total), False
         self.deadline = limits.end - self.finish_seconds() - self.wind_down
-        self._checks = threading.Thread(target=self._check, name="checks", daemon=True)
+        self._checks = threading.Thread(
+            target=remark, args=(self.prepared, self.progress.say), name="checks", daemon=True
+        )
 
     def finish_seconds(self) -> float:
         """Return the seconds that the ranker will take: it reads the log twice."""
@@ -203,19 +211,6 @@ class _Search:
             self._tick()
             self.run_.stop_file.unlink(missing_ok=True)
         return False
-
-    def _check(self) -> None:
-        """Look for leaks and other faults of the table while the workers train."""
-        from autorec.data.check import check
-        from autorec.data.split import SplitPlan
-
-        run, prepared = self.run_, self.prepared
-        plan = SplitPlan.from_json(run.config.split)
-        findings = check(prepared.source, run.schema(), plan, prepared.tuning)
-        run.keep_findings([vars(finding) for finding in findings])
-        for finding in findings:
-            if finding.severity != "info":
-                self.progress.say(f"{finding.severity}: {finding.message}")
 
     def _command(self, slot: int) -> list[str]:
         limit = self.limits.n_trials or 0

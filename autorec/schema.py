@@ -22,6 +22,7 @@ class Kind(str, Enum):
     CATEGORICAL = "categorical"
     NUMERIC = "numeric"
     LIST = "list"
+    TEXT = "text"
     TIMESTAMP = "timestamp"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from autorec.errors import BudgetError
@@ -14,6 +15,7 @@ from autorec.trials import best_of
 if TYPE_CHECKING:
     import optuna
 
+    from autorec.prepare import Prepared
     from autorec.search.records import TrialRecord
     from autorec.space import Space
 
@@ -29,6 +31,24 @@ def open_search(run: Run, space: Space) -> optuna.Study:
     for name, candidate in space.starts():
         enqueue_candidate(study, space, candidate, name)
     return study
+
+
+def remark(prepared: Prepared, say: Callable[[str], None]) -> None:
+    """Look for leaks and other faults of the table, keep what is found, and say the worst."""
+    from autorec.data.check import check
+    from autorec.data.split import SplitPlan
+
+    run = prepared.run
+    plan = SplitPlan.from_json(run.config.split)
+    try:
+        findings = check(prepared.source, run.schema(), plan, prepared.tuning)
+    except Exception as error:  # a fit is worth more than remarks on its table
+        say(f"check left out: {type(error).__name__}: {error}")
+        return
+    run.keep_findings([vars(finding) for finding in findings])
+    for finding in findings:
+        if finding.severity != "info":
+            say(f"{finding.severity}: {finding.message}")
 
 
 def record_refit(run: Run, space: Space, winner: TrialRecord, rows: int, seconds: float) -> None:

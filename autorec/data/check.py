@@ -10,15 +10,22 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from autorec.data import rules, rules_time
 from autorec.data.casting import numbers
 from autorec.data.findings import SEVERITIES, Facts, Finding, Table, is_number
-from autorec.data.hashing import hash_values, mix
-from autorec.data.numeric import quantile_edges
+from autorec.data.hashing import hash_values
+from autorec.data.held_out import Floats, auc, out_of_fold
+from autorec.data.rules_leaks import (
+    LEAST_ROWS,
+    ROWS,
+    Target,
+    binned,
+    coded,
+    suspicion,
+    target_of,
+)
 from autorec.data.split import SplitPlan
 from autorec.errors import DataError
 from autorec.schema import Field, Kind, Schema
@@ -26,12 +33,6 @@ from autorec.schema import Field, Kind, Schema
 __all__ = ["Finding", "check"]
 
 _LEAK = 0.999
-_LEAK_ROWS = 50_000
-_LEAST_ROWS, _LEAST_CLASS = 50, 5  # on fewer rows a perfect feature may be luck
-_BINS = 256
-_FOLDS = 5
-
-Floats = npt.NDArray[np.float64]
 
 
 def check(
@@ -67,15 +68,17 @@ def check(
 
 
 def leaks(facts: Facts) -> Iterator[Finding]:
-    """No feature alone tells the label."""
+    """No feature tells the label, alone or with the user or the item."""
     label = facts.schema.label
     if label is None or label not in facts.sample.schema.names:
         return
-    target = _target(facts, label)
-    names = [field.name for field in facts.features if field.kind is not Kind.LIST]
+    target = target_of(facts, label)
     hashed = hash_values(facts.column(label), label)
     varies = len(np.unique(hashed)) > 1
-    for name in names:
+    for field in facts.features:
+        name = field.name
+        if field.kind is Kind.LIST:
+            continue
         if varies and np.array_equal(hash_values(facts.column(name), name), hashed):
             yield Finding(
                 "error",
@@ -85,21 +88,41 @@ def leaks(facts: Facts) -> Iterator[Finding]:
                 f"label {label!r} in all {len(hashed)} sampled rows; leave it out",
                 {"rows": len(hashed)},
             )
-            continue
-        if target is None:
-            continue
-        known, y, binary = target
-        measure = "auc" if binary else "correlation"
-        score = _strength(facts, facts.schema[name], known, y, binary)
-        if score >= _LEAK:
-            yield Finding(
-                "error",
-                name,
-                "leak",
-                f"no feature alone should decide the label, but {name!r} leaks the label {label!r} "
-                f"({measure} {score:.4f} on {len(y)} rows); leave it out",
-                {measure: score, "rows": len(y)},
-            )
+        elif target is not None:
+            yield from _judged(facts, field, target)
+
+
+def _judged(facts: Facts, field: Field, target: Target) -> Iterator[Finding]:
+    """Yield the gravest of what is to be said of one feature."""
+    y, name, measure = target.y, field.name, "auc" if target.binary else "correlation"
+    array = facts.column(name, ROWS).filter(pa.array(target.known))
+    counted = field.kind is Kind.NUMERIC or (not target.binary and is_number(array.type))
+    values = numbers(array, name) if counted else None
+    codes = binned(values) if values is not None else coded(array, name)
+    score = max(_order(values, target), _agreement(y, out_of_fold(codes, y), target.binary))
+    if score >= _LEAK:
+        yield Finding(
+            "error",
+            name,
+            "leak",
+            f"no feature alone should decide the label, but {name!r} leaks the label "
+            f"{target.label!r} ({measure} {score:.4f} on {len(y)} rows); leave it out",
+            {measure: score, "rows": len(y)},
+        )
+        return
+    if name in target.ids:
+        return
+    told = suspicion(codes, values is not None, target)
+    if told is not None:
+        what, evidence = told
+        yield Finding(
+            "warning",
+            name,
+            "likely_leak",
+            f"a feature must be known before the label, but {name!r} {what}; leave it out unless "
+            "it is known when a score is asked for",
+            {**evidence, "rows": len(y)},
+        )
 
 
 RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
@@ -122,53 +145,16 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
 )
 
 
-def _target(facts: Facts, label: str) -> tuple[npt.NDArray[np.bool_], Floats, bool] | None:
-    """Return a mask of the labelled rows, their labels as numbers, and whether there are two."""
-    known = ~facts.missing(label)[:_LEAK_ROWS]
-    array = facts.column(label, _LEAK_ROWS).filter(pa.array(known))
-    values = array.unique()
-    if len(array) < _LEAST_ROWS or len(values) < 2:
-        return None
-    if len(values) == 2:
-        y = pc.equal(array, values[0]).to_numpy(zero_copy_only=False).astype(np.float64)
-        return (known, y, True) if min(y.sum(), len(y) - y.sum()) >= _LEAST_CLASS else None
-    if not is_number(array.type):
-        return None
-    y = numbers(array, label)
-    return (known, y, False) if np.isfinite(y).all() else None
-
-
-def _strength(
-    facts: Facts, field: Field, known: npt.NDArray[np.bool_], y: Floats, binary: bool
-) -> float:
-    """Return how well one feature orders the label: AUC, or |correlation| for numbers."""
-    array = facts.column(field.name, _LEAK_ROWS).filter(pa.array(known))
-    best = 0.0
-    if field.kind is Kind.NUMERIC or (not binary and is_number(array.type)):
-        values = numbers(array, field.name)
-        there = np.isfinite(values)
-        if there.sum() >= _LEAST_ROWS:
-            straight = _agreement(y[there], values[there], binary)
-            # What few rows have decides few labels, however well.
-            best = max(straight, 1.0 - straight if binary else -straight) * float(there.mean())
-        values = np.where(there, values, np.nan)
-        distinct, counts = np.unique(values[there], return_counts=True)
-        edges = quantile_edges(distinct, counts, _BINS)
-        codes = np.where(there, 1 + np.searchsorted(edges, values), 0)
-    else:
-        codes = np.unique(hash_values(array, field.name), return_inverse=True)[1]
-    return max(best, _agreement(y, _out_of_fold(codes, y), binary))
-
-
-def _out_of_fold(codes: npt.NDArray[np.intp], y: Floats) -> Floats:
-    """Return for each row (n,) the mean label of its code in the other folds."""
-    fold = (mix(np.arange(len(y), dtype=np.uint64)) % np.uint64(_FOLDS)).astype(np.int64)
-    cell, size = codes * _FOLDS + fold, (int(codes.max()) + 1) * _FOLDS
-    rows = np.bincount(cell, minlength=size).reshape(-1, _FOLDS)
-    sums = np.bincount(cell, y, minlength=size).reshape(-1, _FOLDS)
-    others = rows.sum(1, keepdims=True) - rows
-    means = (sums.sum(1, keepdims=True) - sums) / np.maximum(others, 1)
-    return np.asarray(np.where(others > 0, means, y.mean())[codes, fold])
+def _order(values: Floats | None, target: Target) -> float:
+    """Return how well the order of numbers (n,) is that of the labels; 0 without numbers."""
+    if values is None:
+        return 0.0
+    y, binary, there = target.y, target.binary, np.isfinite(values)
+    if there.sum() < LEAST_ROWS:
+        return 0.0
+    straight = _agreement(y[there], values[there], binary)
+    # What few rows have decides few labels, however well.
+    return max(straight, 1.0 - straight if binary else -straight, 0.0) * float(there.mean())
 
 
 def _agreement(y: Floats, score: Floats, binary: bool) -> float:
@@ -176,6 +162,4 @@ def _agreement(y: Floats, score: Floats, binary: bool) -> float:
         return rules_time.correlation(y, score)
     if not 0 < y.sum() < len(y):
         return 0.5
-    from sklearn.metrics import roc_auc_score  # loads scipy: not for those who only encode
-
-    return float(roc_auc_score(y, score))
+    return auc(y, score)

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from autorec.data import saved
+from autorec.data import saved, text
 from autorec.data.casting import numbers
 from autorec.data.learning import BIN, Fitting, Settings, features_of, finite, require
 from autorec.data.numeric import Numeric
 from autorec.data.sequences import pad, parts
-from autorec.data.vocabulary import Codes, Vocabulary
+from autorec.data.vocabulary import FIRST, Codes, Vocabulary
 from autorec.errors import SchemaError
 from autorec.schema import DenseField, Layout, ListField, Schema, SparseField
 
@@ -57,7 +57,8 @@ class Encoder:
     """Fitted vocabularies, bins and scales. Made by `fit` or `load`.
 
     The layout has the plain columns first and the bins of the numeric columns (`<column>#bin`)
-    behind them, each in the order of the schema, and last what a `Derivation` makes of these.
+    behind them, each in the order of the schema, and last what a `Derivation` makes of these. A
+    text is a list of hashed words, and its length (`<column>#length`) stands behind the numbers.
 
     Attributes:
         base: the layout without derived columns.
@@ -75,13 +76,16 @@ class Encoder:
     ) -> None:
         self.schema, self.settings, self.derivation = schema, settings, derivation
         self._vocabularies, self._numeric = dict(vocabularies), dict(numeric)
-        self._lengths = dict(lengths)
+        self._lengths, self._texts = dict(lengths), text.lengths_of(schema.features)
+        rows = {name: one.rows for name, one in vocabularies.items()}
+        rows |= dict.fromkeys(self._texts.values(), FIRST + settings.text_buckets)
         plain = [name for name in vocabularies if name not in lengths]
-        sparse = [SparseField(name, vocabularies[name].rows, name) for name in plain]
-        binned = [SparseField(f"{n}{BIN}", c.rows, n, binned=True) for n, c in numeric.items()]
+        sparse = [SparseField(name, rows[name], name) for name in plain]
+        own = [name for name in numeric if name not in self._texts]
+        binned = [SparseField(f"{n}{BIN}", numeric[n].rows, n, binned=True) for n in own]
         self.base = Layout(
             sparse=(*sparse, *binned),
-            lists=tuple(ListField(n, vocabularies[n].rows, lengths[n]) for n in lengths),
+            lists=tuple(ListField(n, rows[n], lengths[n]) for n in lengths),
             dense=tuple(DenseField(name, column.nullable) for name, column in numeric.items()),
         )
         self.layout = self.base if derivation is None else derivation.behind(self.base)
@@ -96,6 +100,7 @@ class Encoder:
         bins: int = 32,
         max_list_length: int = 50,
         max_vocabulary: int | None = None,
+        text_buckets: int = text.BUCKETS,
     ) -> Encoder:
         """Learn vocabularies, scales and bins from training rows.
 
@@ -107,15 +112,16 @@ class Encoder:
             schema: the roles and kinds; only `schema.features` are read.
             min_count: rarer values are out of vocabulary.
             bins: most quantile bins of a numeric column.
-            max_list_length: a longer list keeps its LAST values.
+            max_list_length: a longer list keeps its LAST values, a longer text its FIRST words.
             max_vocabulary: each column keeps at most this many of its most frequent values.
+            text_buckets: codes that the words of a text are hashed to.
 
         Raises:
             ConfigError: a setting is out of range.
-            SchemaError: there is no feature, or a name collides with that of a bin column.
+            SchemaError: there is no feature, or a name collides with that of bins or a length.
             DataError: no rows, a missing column, an infinite number or a value of a wrong type.
         """
-        settings = Settings(min_count, bins, max_list_length, max_vocabulary)
+        settings = Settings(min_count, bins, max_list_length, max_vocabulary, text_buckets)
         fields = features_of(schema)
         fitting = Fitting(fields, settings)
         for batch in batches():
@@ -163,7 +169,7 @@ class Encoder:
         return self._vocabulary(name).decode(codes)
 
     def numeric(self, name: str) -> Numeric:
-        """Return the fitted transform of a numeric column.
+        """Return the fitted transform of a numeric column, or of `<column>#length` of a text.
 
         Raises:
             SchemaError: the column is not numeric.
@@ -258,13 +264,13 @@ class Encoder:
             if not sparse.binned:
                 codes = self._vocabularies[sparse.name].encode(batch.column(sparse.name))
                 out.codes[rows, at] = codes
-        for field in self.base.lists:
-            values, lengths = parts(batch.column(field.name))
-            codes = self._vocabularies[field.name].encode(values)
-            out.lists[field.name][rows] = pad(codes, lengths, field.length)
-        first = len(self.base.sparse) - len(self.base.dense)
+        counts = self._fill_lists(batch, out, rows)
+        first = len(self.base.sparse) - len(self._numeric) + len(self._texts)
         infinite = {}
         for at, (name, column) in enumerate(self._numeric.items()):
+            if name in self._texts:
+                out.dense[rows, at] = column.dense(text.scaled(counts[self._texts[name]]))
+                continue
             values = numbers(batch.column(name), name)
             if count := int(np.isinf(values).sum()):
                 infinite[name] = count
@@ -272,6 +278,19 @@ class Encoder:
             out.dense[rows, at] = column.dense(values)
             out.codes[rows, first + at] = column.bins(values)
         finite(infinite)
+
+    def _fill_lists(self, batch: Any, out: Encoded, rows: slice) -> dict[str, text.Counts]:
+        """Fill the lists of `rows` from a batch; return how many words each text (n,) has."""
+        counts = {}
+        for field in self.base.lists:
+            name, array, width = field.name, batch.column(field.name), field.length
+            if name in self._vocabularies:
+                values, lengths = parts(array)
+                block = pad(self._vocabularies[name].encode(values), lengths, width)
+            else:
+                block, counts[name] = text.block(array, width, self.settings.text_buckets, name)
+            out.lists[name][rows] = block
+        return counts
 
     def _vocabulary(self, name: str) -> Vocabulary:
         if name not in self._vocabularies:

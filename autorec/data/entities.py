@@ -22,6 +22,7 @@ import pyarrow.ipc
 from autorec.data.casting import canonical, conform, flat, value_type
 from autorec.data.frames import to_table
 from autorec.data.hashing import hash_values
+from autorec.data.text import lengths_of
 from autorec.data.vocabulary import raw
 from autorec.errors import ConfigError, DataError
 from autorec.schema import Schema
@@ -41,7 +42,8 @@ class Side:
         ids: (N,) of the id column's type.
         rows: (N,) rows in the table of users (or items), -1 where unknown.
         table: (N, features) every feature column; those of the other side hold usual values.
-        given: columns that the caller's own table brought.
+        given: columns that the caller's own table brought, and the lengths (`<column>#length`) of
+            the texts that it brought or that belong to the side.
     """
 
     ids: pa.ChunkedArray
@@ -212,7 +214,9 @@ class Entities:
                 columns[name] = remembered[name]
             else:
                 columns[name] = self.defaults[name].take(zeros)
-        return Side(ids, rows, pa.table(columns), frozenset(given))
+        own = given.union(self.columns(side))
+        texts = {length for length, name in lengths_of(self.schema.features).items() if name in own}
+        return Side(ids, rows, pa.table(columns), frozenset(given | texts))
 
     def _remembered(self, side: str, rows: Rows) -> pa.Table:
         """Return the side's own columns at `rows`, the usual values where a row is -1."""

@@ -53,9 +53,9 @@ def infer(
         timestamp: column that orders rows in time.
         group: column whose groups grouped metrics average over; the user by default.
         sample_weight: column of weights.
-        feature_types: column to kind (`id`, `categorical`, `numeric`, `list`, `timestamp`) or role
-            (`label`, `user`, `item`, `group`, `weight`, `ignore`). Such columns are not guessed
-            about. A `timestamp` other than the one named is no feature.
+        feature_types: column to kind (`id`, `categorical`, `numeric`, `list`, `text`, `timestamp`)
+            or role (`label`, `user`, `item`, `group`, `weight`, `ignore`). Such columns are not
+            guessed about. A `timestamp` other than the one named is no feature.
 
     Raises:
         SchemaError: a named column or type does not exist, a column cannot be what it is to be,

@@ -20,6 +20,7 @@ from autorec.data import timeline
 from autorec.data.casting import is_list, is_text
 from autorec.data.evidence import Look, number_text
 from autorec.data.sequences import SEPARATOR
+from autorec.data.text import sentences
 from autorec.errors import DataError
 from autorec.schema import Kind
 
@@ -156,6 +157,9 @@ def _text(look: Look, seen: str) -> Verdict:
     if parts is not None:
         why = f"{seen}: values joined by {SEPARATOR!r}, {parts:,} distinct parts"
         return Verdict(Kind.LIST, why)
+    if sentences(look.unique):
+        why = f"{seen}: mostly of three words or more; {_override(look, Kind.CATEGORICAL)}"
+        return Verdict(Kind.TEXT, why)
     verdict = _codes(look, seen, "text")
     for separator in (",", ";"):
         if (parts := _parts(look.unique, separator)) is not None:

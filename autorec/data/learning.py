@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
+from autorec.data import text
 from autorec.data.numeric import Numeric, NumericFit
 from autorec.data.sequences import parts
 from autorec.data.vocabulary import ValueCounter, Vocabulary
@@ -23,9 +26,11 @@ class Settings:
     bins: int = 32
     max_list_length: int = 50
     max_vocabulary: int | None = None
+    text_buckets: int = text.BUCKETS
 
     def __post_init__(self) -> None:
         least = {"min_count": 1, "bins": 2, "max_list_length": 1, "max_vocabulary": 1}
+        least |= {"text_buckets": 1}
         for name, bound in least.items():
             value = getattr(self, name)
             if name == "max_vocabulary" and value is None:
@@ -41,11 +46,13 @@ class Fitting:
 
     def __init__(self, fields: tuple[Field, ...], settings: Settings) -> None:
         self._fields, self._settings, self._rows = fields, settings, 0
-        plain = [field.name for field in fields if field.kind is not Kind.NUMERIC]
+        plain = [f.name for f in fields if f.kind not in (Kind.NUMERIC, Kind.TEXT)]
         self._counters = {name: ValueCounter(name) for name in plain}
-        self._longest = {field.name: 1 for field in fields if field.kind is Kind.LIST}
+        self._longest = {f.name: 1 for f in fields if f.kind in (Kind.LIST, Kind.TEXT)}
         numeric = [field.name for field in fields if field.kind is Kind.NUMERIC]
         self._numeric = {name: NumericFit(name, settings.bins) for name in numeric}
+        self._texts = text.lengths_of(fields)
+        self._numeric |= {name: NumericFit(name, settings.bins) for name in self._texts}
 
     def add(self, batch: Any) -> None:
         require(batch, [field.name for field in self._fields])
@@ -57,7 +64,16 @@ class Fitting:
                 self._longest[name] = max(self._longest[name], int(lengths.max(initial=0)))
             counter.add(array)
         for name, fit in self._numeric.items():
-            fit.add(batch.column(name))
+            fit.add(self._numbers(batch, name))
+
+    def _numbers(self, batch: Any, name: str) -> Any:
+        """Return a numeric column, or the length of a text, whose longest row is noted."""
+        if name not in self._texts:
+            return batch.column(name)
+        source = self._texts[name]
+        counts = text.word_counts(batch.column(source), source)
+        self._longest[source] = max(self._longest[source], int(counts.max(initial=0)))
+        return pa.array(text.scaled(counts))
 
     def settle(self) -> bool:
         """End the first pass; tell whether any column needs a second."""
@@ -69,7 +85,7 @@ class Fitting:
 
     def count(self, batch: Any) -> None:
         for name in self._again:
-            self._numeric[name].count(batch.column(name))
+            self._numeric[name].count(self._numbers(batch, name))
 
     def result(self) -> tuple[dict[str, Vocabulary], dict[str, Numeric], dict[str, int]]:
         low, most = self._settings.min_count, self._settings.max_vocabulary
@@ -106,12 +122,14 @@ def features_of(schema: Schema) -> tuple[Field, ...]:
             f"{[(f.name, f.role.value) for f in schema.fields]}; add a column or change a role"
         )
     names = {field.name for field in fields}
-    clash = [f.name for f in fields if f.kind is Kind.NUMERIC and f"{f.name}{BIN}" in names]
-    if clash:
-        raise SchemaError(
-            f"the bins of {clash[0]!r} are called '{clash[0]}{BIN}', but a column has that name; "
-            "rename it"
-        )
+    for kind, what, end in ((Kind.NUMERIC, "bins", BIN), (Kind.TEXT, "length", text.LENGTH)):
+        clash = [f.name for f in fields if f.kind is kind and f"{f.name}{end}" in names]
+        if clash:
+            verb = "are" if what == "bins" else "is"
+            raise SchemaError(
+                f"the {what} of {clash[0]!r} {verb} called '{clash[0]}{end}', but a column has "
+                "that name; rename it"
+            )
     return fields
 
 

@@ -19,6 +19,7 @@ from autorec.data.hashing import hash_values, mix
 from autorec.data.labels import LabelMap
 from autorec.data.running import Ints, Keys, Latest, Met, Sample
 from autorec.data.sources import Source
+from autorec.data.text import lengths_of
 from autorec.data.timeline import stored
 from autorec.schema import Kind, Layout, Schema
 
@@ -131,7 +132,7 @@ def _tell_apart(
             sides.update(dict.fromkeys(_constant(encoder, samples[side].table(), own, other), side))
     sides.update({name: side for side, name in ids.items() if name})
     table = flattened(samples[CONTEXT].table())
-    codes = codes_of(encoder.plain(table), encoder.base)
+    codes = _codes(encoder, table)
     usual = {
         field.name: table[field.name].slice(usual_row(codes[field.name], field.kind), 1)
         for field in schema.features
@@ -143,7 +144,7 @@ def _constant(encoder: Encoder, table: pa.Table, own: str, other: str | None) ->
     """Return the columns that are constant per id of the column `own`."""
     keys = hash_values(table[own])
     others = hash_values(table[other]) if other else np.arange(len(keys)).astype(np.uint64)
-    codes = codes_of(encoder.plain(table), encoder.base)
+    codes = _codes(encoder, table)
     return [
         name
         for name, values in codes.items()
@@ -177,6 +178,15 @@ def agreement(keys: Keys, values: Ints, others: Keys) -> float:
     most = np.zeros(int(own.max()) + 1, np.int64)
     np.maximum.at(most, cells // width, counts)
     return float(most.sum() / several.sum())
+
+
+def _codes(encoder: Encoder, table: pa.Table) -> dict[str, Ints]:
+    """Return `codes_of` a table, with the length of a text in the integers of the text."""
+    codes = codes_of(encoder.plain(table), encoder.base)
+    for length, name in lengths_of(encoder.schema.features).items():
+        both = codes[name].view(np.uint64) ^ mix(codes.pop(length).astype(np.uint64))
+        codes[name] = both.view(np.int64)
+    return codes
 
 
 def codes_of(encoded: Encoded, layout: Layout) -> dict[str, Ints]:

@@ -211,6 +211,7 @@ def check_kind(look: Look, kind: Kind, role: Role) -> None:
         check_role(Role.TIMESTAMP, look)
     wrong = {
         Kind.LIST: not (text or several),
+        Kind.TEXT: not text,
         Kind.NUMERIC: several or (text and not number_text(look.unique)),
     }.get(kind, several)
     if wrong:

@@ -12,7 +12,7 @@ from autorec.data.folders import whole
 from autorec.data.sealed import Sealed, entry
 from autorec.data.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2  # 2: text columns, and their buckets among the settings
 _FOLDER = Sealed("encoder", "encoder.json", FORMAT, "save the model again")
 
 

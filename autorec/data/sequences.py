@@ -45,13 +45,20 @@ def parts(array: Any) -> tuple[Any, npt.NDArray[np.int64]]:
     return values.filter(pa.array(kept)), before[ends] - before[ends - lengths]
 
 
-def pad(codes: Codes, lengths: npt.NDArray[np.int64], width: int) -> Codes:
-    """Return (n, L) with the last `width` codes of each row from the left, 0 behind them."""
+def pad(codes: Codes, lengths: npt.NDArray[np.int64], width: int, *, last: bool = True) -> Codes:
+    """Return (n, L) with the last `width` codes of each row from the left, 0 behind them.
+
+    Args:
+        codes: (m,) of all rows end to end.
+        lengths: (n,) codes of each row.
+        width: L.
+        last: whether a row keeps its last codes or its first.
+    """
     n = len(lengths)
     kept = np.minimum(lengths, width)
     row = np.repeat(np.arange(n), kept)
     place = np.arange(len(row)) - np.repeat(np.cumsum(kept) - kept, kept)
-    first = np.cumsum(lengths) - kept
+    first = np.cumsum(lengths) - (kept if last else lengths)
     out = np.zeros((n, width), np.int32)
     out[row, place] = codes[np.repeat(first, kept) + place]
     return out

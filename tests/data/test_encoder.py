@@ -556,7 +556,7 @@ def test_a_damaged_or_newer_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RankerError, match=r"a folder with a readable encoder.json"):
         Encoder.load(tmp_path / "e")
     facts.write_text(json.dumps({**json.loads(text), "format": 99}))
-    with pytest.raises(RankerError, match=r"up to format 1, but .* has format 99"):
+    with pytest.raises(RankerError, match=r"up to format 2, but .* has format 99"):
         Encoder.load(tmp_path / "e")
     facts.write_text(text.replace('"min_count": 1', '"min_count": 2'))
     with pytest.raises(RankerError, match=r"encoder.json was altered"):

@@ -71,6 +71,9 @@ POWER = np.floor(RNG.pareto(0.8, N) * 3).clip(max=10**6).astype(int)
 DAY = datetime.date(2024, 1, 1)
 DAYS = [DAY + datetime.timedelta(days=k % 300) for k in range(N)]
 
+WORDS = [f"{a}{b}" for a in "bdfgklmnprstvz" for b in ("an", "ek", "or", "ulé", "ист")]
+TITLES = [" ".join(RNG.choice(WORDS, 2 + k % 4)) + f" {k}" for k in range(N)]
+
 CASES: dict[str, tuple[Any, str, str, str]] = {
     # values, name, kind or role, part of the reason
     "words": (
@@ -82,6 +85,22 @@ CASES: dict[str, tuple[Any, str, str, str]] = {
     "two words": (["m", "f"] * 1500, "x", "categorical", "text"),
     "many words": (RNG.choice(HEX, N), "x", "id", "distinct values in 3,000 rows: text"),
     "no two alike": ([f"t{k}" for k in range(N)], "x", "ignore", "no two rows share a value"),
+    "titles": (TITLES, "x", "text", "mostly of three words or more; say feature_types={'x': 'cat"),
+    "titles of items": (RNG.choice(TITLES[:2000], N), "x", "text", "of three words or more"),
+    "few titles": (RNG.choice(TITLES[:900], N), "x", "categorical", "text"),
+    "titles of two words": (
+        [" ".join(RNG.choice(WORDS, 2)) for _ in range(N)],
+        "x",
+        "id",
+        "distinct values in 3,000 rows: text",
+    ),
+    "names of files": ([f"a-b/c_d.e {k} f-g" for k in range(N)], "x", "ignore", "no two rows"),
+    "texts of times": (
+        [f"Mon 2024-03-01 {k // 60:02}:{k % 60:02} +00:00 UTC" for k in range(N)],
+        "x",
+        "ignore",
+        "no two rows",
+    ),
     "joined words": (shuffled(GENRES * 300), "x", "list", "joined by '|', 4 distinct parts"),
     "a bar here and there": (["a|b", "c", "d", "e", "f"] * 600, "x", "categorical", "text"),
     "joined by commas": (
@@ -481,6 +500,13 @@ def test_a_given_kind_holds_for_constant_columns_too() -> None:
     assert what(schema["w"]) == "numeric"
 
 
+def test_a_text_may_be_given() -> None:
+    field = of(["a", "b"] * 50, "title", feature_types={"title": "text"})
+    assert (what(field), field.reason.partition(": ")[2]) == ("text", "text, as given")
+    assert what(of(TITLES, "title", feature_types={"title": "id"})) == "id"
+    assert what(of(TITLES, "item")) == "item", "a well-known name goes before what the values are"
+
+
 def test_the_kind_of_a_label_may_be_given() -> None:
     schema = infer(open_source(log()), label="n", feature_types={"n": "categorical"})
     assert schema["n"].kind.value == "categorical"
@@ -522,9 +548,9 @@ NAMED = r"\['who', 'thing', 'ok', 'n', 'text', 'list', 'when', 'w'\]"
         ),
         (
             {"label": "ok", "feature_types": {"n": "numerical"}},
-            r"must map columns to \['id', 'categorical', 'numeric', 'list', 'timestamp', 'label', "
-            r"'user', 'item', 'group', 'weight', 'ignore'\], but 'n' has 'numerical'; did you mean "
-            "'numeric'",
+            r"must map columns to \['id', 'categorical', 'numeric', 'list', 'text', 'timestamp', "
+            r"'label', 'user', 'item', 'group', 'weight', 'ignore'\], but 'n' has 'numerical'; did "
+            "you mean 'numeric'",
         ),
         ({"label": "ok", "feature_types": {"n": 3}}, "but 'n' has 3; choose one of them"),
         (
@@ -559,6 +585,12 @@ NAMED = r"\['who', 'thing', 'ok', 'n', 'text', 'list', 'when', 'w'\]"
         ),
         ({"label": "ok", "feature_types": {"list": "numeric"}}, r"such as \['a'\]"),
         ({"label": "ok", "feature_types": {"list": "id"}}, "calls 'list' id, but it holds list"),
+        ({"label": "ok", "feature_types": {"n": "text"}}, "calls 'n' text, but it holds int64"),
+        ({"label": "ok", "feature_types": {"list": "text"}}, "calls 'list' text, but it holds lis"),
+        (
+            {"label": "ok", "item_id": "text", "feature_types": {"text": "text"}},
+            "the item is id or categorical, but feature_types calls 'text' text; leave it out",
+        ),
         ({"label": "ok", "feature_types": {"n": "list"}}, "calls 'n' list, but it holds int64"),
         ({"label": "ok", "feature_types": {"text": "timestamp"}}, "ISO text or a number, but"),
         (
