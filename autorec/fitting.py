@@ -7,7 +7,6 @@ refit and the ranker still fit into the time limit.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autorec.candidate import NEURAL, POPULARITY
+from autorec.choosing import Refits
 from autorec.errors import AutoRecError, BudgetError, TrainingError
 from autorec.job import Job
 from autorec.prepare import Prepared, timed
@@ -41,14 +41,11 @@ if TYPE_CHECKING:
     from autorec.search.records import TrialRecord
 
 _KEPT = 6
-_REFIT_SHARE = 0.35
 # Most of the time limit (and seconds) of one trial: a slow network would hold a worker to the end.
 _TRIAL_SHARE, _TRIAL_LEAST = 0.3, 10.0
 _POLL = 0.25
 # Seconds kept for what follows the search: ranker (besides reading the log), report, MLflow.
 _FINISH = 3.0
-# Seconds until a refit's process has loaded torch and read the columns: 3.8 on a cold machine.
-_START = 4.0
 # Seconds that a worker gets to score the trial it has to end, before it is killed.
 _WIND_DOWN = 3.0
 
@@ -101,6 +98,7 @@ def run_fit(prepared: Prepared, limits: Limits, tracker: Tracker, progress: Prog
         if not interrupted and search.reserved_in_vain():
             interrupted = search.run()
     winner = search.best() or train_baseline(run, study, space)
+    winner = winner if interrupted else search.choice(winner)
     again = None
     if limits.refit and not interrupted and winner.candidate and search.refit_fits(winner):
         progress.say(f"refit {winner.name} on all rows")
@@ -132,9 +130,8 @@ class _Search:
         self.run_, self.tracker, self.progress = prepared.run, tracker, progress
         self.wind_down, self.reserved = min(_WIND_DOWN, 0.05 * limits.total), False
         self.deadline = limits.end - self.finish_seconds() - self.wind_down
-        self._checks = threading.Thread(
-            target=remark, args=(self.prepared, self.progress.say), name="checks", daemon=True
-        )
+        self.refits = Refits(self.run_, prepared.timings, limits.total, self.wind_down)
+        self._checks = threading.Thread(target=self._remark, name="checks", daemon=True)
 
     def finish_seconds(self) -> float:
         """Return the seconds that the ranker will take: it reads the log twice."""
@@ -142,22 +139,15 @@ class _Search:
         least = min(_FINISH, 0.08 * self.limits.total)
         return least + timings.get("read", 0.0) + timings.get("encode", 0.0)
 
-    def refit_seconds(self, winner: TrialRecord) -> float:
-        """Return the seconds that training `winner` on all rows will take, encoding included."""
-        score, config = winner.score, self.run_.config
-        if score is None or not score.rows:
-            return math.inf
-        share = float(score.info.get("best_rows", score.rows)) / score.rows
-        share *= (config.n_train + config.n_valid) / max(1, config.n_train)
-        encoding = 1.5 * self.prepared.timings.get("encode", 0.0)
-        return 1.3 * score.seconds * share + encoding + _START
+    def choice(self, best: TrialRecord) -> TrialRecord:
+        """Return the trial that becomes the model: `best`, or an equal that can be refitted."""
+        if not self.limits.refit:
+            return best
+        return self.refits.choice(best, self._trials(), self.deadline + self.wind_down)
 
-    def refit_fits(self, winner: TrialRecord) -> bool:
-        """Tell whether the refit of `winner` may end in time; it is left out if it does not.
-
-        The estimate comes from a worker that shared the machine, so that it is an upper one.
-        """
-        return time.time() + 0.8 * self.refit_seconds(winner) <= self.deadline + self.wind_down
+    def refit_fits(self, trial: TrialRecord) -> bool:
+        """Tell whether the refit of `trial` may end in time."""
+        return self.refits.fits(trial, self.deadline + self.wind_down)
 
     def reserved_in_vain(self) -> bool:
         """Tell whether time was kept for a refit that now takes too long, and is left to search.
@@ -169,7 +159,7 @@ class _Search:
         if (
             not self.reserved
             or best is None
-            or self.refit_fits(best)
+            or self.refit_fits(self.choice(best))
             or not left > 0.1 * self.limits.total
         ):
             return False
@@ -178,9 +168,12 @@ class _Search:
 
     def best(self) -> TrialRecord | None:
         """Return the trial of the highest validation score whose weights are kept."""
+        return best_of(self._trials(), self.run_)
+
+    def _trials(self) -> list[TrialRecord]:
         from autorec.search.records import records
 
-        return best_of(records(self.study), self.run_)
+        return records(self.study)
 
     def run(self) -> bool:
         """Search until time or trials are used up; tell whether Ctrl-C ended it."""
@@ -212,6 +205,9 @@ class _Search:
             self.run_.stop_file.unlink(missing_ok=True)
         return False
 
+    def _remark(self) -> None:
+        remark(self.prepared, self.progress.say)
+
     def _command(self, slot: int) -> list[str]:
         limit = self.limits.n_trials or 0
         words = [str(self.run_.folder), repr(self.deadline), str(os.getpid()), str(limit)]
@@ -219,26 +215,18 @@ class _Search:
         return [sys.executable, "-m", "autorec.worker", *words]
 
     def _tick(self) -> None:
-        from autorec.search.records import records
-
-        trials = records(self.study)
+        trials = self._trials()
         best = best_of(trials, self.run_)
         self._drop_old_weights(trials)
         self.tracker.log(trials)
         self.progress.update(trials, best, self.limits)
-        reserve = self._refit_reserve(best)
+        reserve = self.refits.reserve(trials) if self.limits.refit else 0.0
         if time.time() >= self.deadline - reserve:
             self.reserved = reserve > 0
             if self.pool is not None and not self.run_.stop_file.exists():
                 # A slow network would else be scoring itself in the time of the refit.
                 self.pool.deadline = min(self.pool.deadline, time.time() + self.wind_down)
             self.run_.stop_file.touch()
-
-    def _refit_reserve(self, best: TrialRecord | None) -> float:
-        if not self.limits.refit or best is None or not math.isfinite(self.limits.end):
-            return 0.0
-        needed = self.refit_seconds(best) + 2 * self.wind_down
-        return needed if needed <= _REFIT_SHARE * self.limits.total else 0.0
 
     def _drop_old_weights(self, trials: list[TrialRecord]) -> None:
         done = [t for t in trials if t.value is not None and self.run_.has_weights(t.number)]

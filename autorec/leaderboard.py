@@ -38,12 +38,12 @@ def rows(
     """
     done = [t for t in trials if t.state == "COMPLETE" and t.value is not None]
     ranked = sorted(done, key=lambda t: -float(t.value or 0.0))
-    intervals = _intervals(ranked[:_INTERVALS], run)
+    around = intervals(ranked[:_INTERVALS], run)
     bar = max((float(t.value or 0.0) for t in done if t.baseline), default=None)
     found = []
     for place, trial in enumerate(ranked, start=1):
         row = _row(trial, run, bar)
-        low, high = intervals.get(trial.number, (None, None))
+        low, high = around.get(trial.number, (None, None))
         found.append({"rank": place, **row, "score_val_lo": low, "score_val_hi": high})
     if all_trials:
         rest = [t for t in trials if t.state in ("PRUNED", "FAIL")]
@@ -117,7 +117,7 @@ def _row(trial: TrialRecord, run: Run, bar: float | None) -> dict[str, Any]:
     }
 
 
-def _intervals(trials: list[TrialRecord], run: Run) -> dict[int, tuple[float | None, float | None]]:
+def intervals(trials: list[TrialRecord], run: Run) -> dict[int, tuple[float | None, float | None]]:
     """Return bootstrap intervals of the scores, over users where the metric is grouped."""
     from autorec.evaluate.intervals import bootstrap
 

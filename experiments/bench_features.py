@@ -4,7 +4,9 @@ python experiments/bench_features.py --rows 1000000 --candidates 500 --repeats 3
 
 One core of numpy. Training: CPU seconds of fit and `train_values` of 20 statistics of pairs and
 triples, out-of-fold and ordered, each kind in a process of its own for its peak memory. Serving:
-one user and many candidate rows, the live state beside one `apply` per transform.
+one user and many candidate rows, the live state beside one `apply` per transform. Ranking: what 6
+and 20 statistics add to a whole request of a ranker with a small network, with a live state and
+without one.
 """
 
 from __future__ import annotations
@@ -20,19 +22,31 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from _results import write
 
 from autorec.data.columns import Columns
+from autorec.data.derivation import Derivation
+from autorec.data.encoder import Encoder
 from autorec.data.features.base import Transform
 from autorec.data.features.counts import Counts
 from autorec.data.features.last_items import LastItems
 from autorec.data.features.rates import Rates
 from autorec.data.features.recency import Recency
+from autorec.data.labels import label_stats
+from autorec.data.sources import open_source
 from autorec.data.state import Limits, LiveState
-from autorec.schema import Layout, SparseField
+from autorec.schema import Field, Kind, Layout, Role, Schema, SparseField
+
+if TYPE_CHECKING:
+    from autorec.candidate import Candidate
+    from autorec.deploy.ranker import Ranker
+    from autorec.tasks.ctr import Ctr
+    from autorec.train.neural import NeuralModel
 
 SIZES = {"user": 100_000, "item": 20_000, "cat": 200, "shop": 2_000, "device": 8, "hour": 26}
 PAIRS = ("user item", "user cat", "user shop", "item device", "item hour")
@@ -166,6 +180,77 @@ def serving(rows: int, candidates: int, repeats: int) -> list[dict[str, Any]]:
     return found
 
 
+def ranker(rows: int) -> Ranker:
+    """Return a ranker of the log whose encoder has 20 statistics; its network reads none."""
+    from autorec.deploy.ranker import Ranker  # torch would add 200 MB to each process above
+    from autorec.tasks.ctr import Ctr
+
+    columns = log(rows, timed=False)
+    table = pa.table({name: columns.codes[:, at] for at, name in enumerate(SIZES)})
+    table = table.append_column("click", pa.array(columns.label.astype(np.int64)))
+    roles = {"user": Role.USER, "item": Role.ITEM}
+    ids = [Field(name, Kind.ID, roles.get(name, Role.FEATURE), "int32") for name in SIZES]
+    schema = Schema((*ids, Field("click", Kind.CATEGORICAL, Role.LABEL, "int64")))
+    source = open_source(table)
+    encoder = Encoder.fit(lambda: source.batches(list(SIZES)), schema)
+    plain = Columns.of(encoder.base, encoder.plain(table), label=columns.label)
+    encoder = encoder.extended(Derivation.fit(statistics(), plain)[0])
+    task = Ctr.from_stats(label_stats(source, "click"))
+    candidate, model = network(encoder, task, 0)
+    return Ranker.make(source, schema, task, candidate, encoder, model)
+
+
+def network(encoder: Encoder, task: Ctr, each: int) -> tuple[Candidate, NeuralModel]:
+    """Return a small network that reads so many counts and as many rates."""
+    from autorec.architecture import Architecture, Node
+    from autorec.build import build
+    from autorec.candidate import Candidate, Features, Recipe
+    from autorec.train.neural import NeuralModel
+
+    args = (("width", 64), ("layers", 2), ("dropout", 0.0), ("norm", "none"))
+    plan = Architecture((Node("mlp", ("dense", "sparse") if each else ("sparse",), args),), 8, True)
+    made = Candidate("neural", Recipe({}), Features(counts=each, rates=each), plan)
+    return made, NeuralModel(build(made, encoder.layout), task)
+
+
+def ranking(rows: int, candidates: int, repeats: int) -> list[dict[str, Any]]:
+    """Return the costs of a request for one user, and of the statistics in it."""
+    plain, found = ranker(rows), []
+    items = plain.entities.all("item").ids.to_pylist()[:candidates]
+    user = plain.entities.all("user").ids.to_pylist()[:1]
+    facts = {"rows": rows, "candidates": candidates}
+
+    def measured(one: Ranker, what: str) -> None:
+        derive = one.encoder.derive
+        base = one.encoder.plain(rows_of(one, user, items))
+        ask = {"users": user, "candidates": items, "filter_seen": False}
+        found.append(timed(f"rank, {what}", lambda: one.rank(**ask), repeats, **facts))
+        if one.statistics:
+            found.append(timed(f"derive, {what}", lambda: derive(base), repeats, **facts))
+
+    measured(plain, "no statistics")
+    for each in (3, 10):
+        candidate, model = network(plain.encoder, plain.task, each)
+        one = replace(plain, candidate=candidate, model=model)
+        measured(one, f"{2 * each} statistics, no live state")
+        started = time.process_time()
+        one.go_live()
+        facts["make_cpu_s"] = round(time.process_time() - started, 2)
+        measured(one, f"{2 * each} statistics, live state")
+        event = rows_of(one, user, items[:1]).append_column("click", pa.array([1]))
+        update = partial(one.update, event)
+        found.append(timed(f"update, 1 event, {2 * each} statistics", update, repeats))
+        del facts["make_cpu_s"]
+    return found
+
+
+def rows_of(one: Ranker, user: list[Any], items: list[Any]) -> pa.Table:
+    """Return the raw rows of one user with some items and the usual values of the others."""
+    usual = one.example().to_dict("records")[0]
+    held = {name: pa.array([usual[name]] * len(items), pa.int32()) for name in SIZES}
+    return pa.table({**held, "user": pa.array(user * len(items)), "item": pa.array(items)})
+
+
 def main() -> None:
     """Measure and write `experiments/results/bench_features.json`."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -175,6 +260,7 @@ def main() -> None:
     given = parser.parse_args()
     found = [apart(form, given.rows) for form in ("out-of-fold", "ordered")]
     found += serving(given.rows, given.candidates, given.repeats)
+    found += ranking(given.rows, given.candidates, given.repeats)
     for row in found:
         print(row)
     load = os.getloadavg()[0]

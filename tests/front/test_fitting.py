@@ -54,17 +54,39 @@ def test_the_best_has_the_highest_score_and_weights():
 
 
 def test_the_refit_is_estimated_from_rows_to_the_best_and_growth():
-    found = search(FakeRun([])).refit_seconds(record(0, 0.9, seconds=10.0))
+    found = search(FakeRun([])).refits.seconds(record(0, 0.9, seconds=10.0))
     assert found == pytest.approx(1.3 * 10.0 * 0.8 * (1000 / 900) + 1.5 * 1.0 + 4.0)
 
 
 def test_a_refit_that_would_take_too_long_is_not_reserved():
     slow, quick = record(0, 0.9, seconds=60.0), record(1, 0.9, seconds=5.0)
     watch = search(FakeRun([0, 1]))
-    assert watch._refit_reserve(slow) == 0.0
-    assert watch._refit_reserve(quick) > 5.0
-    assert search(FakeRun([0]), refit=False)._refit_reserve(quick) == 0.0
+    assert watch.refits.reserve([slow]) == 0.0
+    assert watch.refits.reserve([quick]) > 5.0
+    assert watch.refits.reserve([slow, quick, record(1, 0.1, family="popularity")]) > 5.0
+    assert search(FakeRun([0]), total=math.inf).refits.reserve([quick]) == 0.0
     assert watch.refit_fits(quick) and not watch.refit_fits(record(2, 0.9, seconds=500.0))
+
+
+@pytest.mark.parametrize(("value", "chosen"), [(0.899, 1), (0.5, 0)])
+def test_an_equal_that_can_be_refitted_becomes_the_model(monkeypatch, value, chosen):
+    best, other = record(0, 0.9, seconds=500.0), record(1, value, seconds=5.0, family="tree")
+    simple = record(2, 0.8995, seconds=0.1, family="popularity")
+    trials = [best, other, simple]
+    monkeypatch.setattr("autorec.search.records.records", lambda study: trials)
+    asked = []
+
+    def around(which, run):
+        asked.append(which)
+        return {0: (0.89, 0.91)}
+
+    monkeypatch.setattr("autorec.choosing.intervals", around)
+    assert search(FakeRun([0, 1, 2])).choice(best).number == chosen
+    assert asked == [[best]]
+    assert search(FakeRun([0, 1, 2]), refit=False).choice(best) is best
+    assert search(FakeRun([0, 2])).choice(best) is best
+    assert search(FakeRun([0, 1, 2])).choice(record(3, 0.9, seconds=1.0)).number == 3
+    assert len(asked) == 1
 
 
 def test_weights_of_leaders_baselines_and_the_best_network_are_kept():

@@ -55,6 +55,7 @@ ROOMS: dict[str, tuple[int, tuple[str, ...]]] = {
             "autorec.arguments",
             "autorec.attributes",
             "autorec.automl",
+            "autorec.choosing",
             "autorec.cli",
             "autorec.dashboard",
             "autorec.demo",
