@@ -63,9 +63,9 @@ class MaskNet(Block):
 
     Fields (B, F, D) to flat (B, d). e is (B, F D). x is the output of the block before, or e, with
     `normed` each field of it normalised by a LayerNorm of its own. Side by side all read that, and
-    d = blocks * width; in a row d = width. M has two layers, the first of reduction * s units for an x of size
-    s. Parameters of a block with a = int(reduction * s): (F D + 1) a + (a + 1) s + s width +
-    2 width; and 2 F D for the fields' norms if `normed`.
+    d = blocks * width; in a row d = width. M has two layers, the first of reduction * s units for
+    an x of size s. Parameters of a block with a = int(reduction * s): (F D + 1) a + (a + 1) s +
+    s width + 2 width; and 2 F D for the fields' norms if `normed`.
 
     Args:
         shapes: shapes of the inputs, joined to (B, F, D).
