@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 BLOCKS = Catalogue("autorec.blocks", leaf="Block")
 _FIRST = "first order"
+# 1.6 GB with gradients and Adam. Twelve blocks that feed each other may come to 4,000 million.
+MOST_WEIGHTS = 100_000_000
 
 
 class Inputs(Protocol):
@@ -252,8 +254,17 @@ def build(
         hash_cap: most rows of one id table; higher codes share rows.
 
     Raises:
-        SpaceError: the candidate has no architecture, or is not canonical on this layout.
+        SpaceError: the candidate has no architecture, is not canonical on this layout, or has more
+            than `MOST_WEIGHTS` beside its id tables.
     """
+    with torch.device("meta"):
+        planned = Network(candidate, layout, bias, hash_cap)
+    weights = planned.weights() - sum(table.numel() for table in planned.tables())
+    if weights > MOST_WEIGHTS:
+        raise SpaceError(
+            f"a network has at most {MOST_WEIGHTS:,} weights beside its id tables, but this one "
+            f"has {weights:,}; make its blocks narrower or fewer"
+        )
     with torch_seeded(seed, "init"):
         return Network(candidate, layout, bias, hash_cap)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autorec.architecture import Architecture, Node
-from autorec.build import build, cost
+from autorec.build import MOST_WEIGHTS, build, cost
 from autorec.candidate import Candidate, Features, Recipe
 from autorec.catalogue import Catalogue
 from autorec.errors import SpaceError
@@ -47,9 +47,14 @@ def test_samples_build_and_train_a_step(name, shape):
     rng = numpy_rng(0, name, shape)
     batch = batch_of(layout)
     spaces = [SPACES.get(name)(layout, blocks=b, families=("neural",)) for b in (2, 4, 12)]
+    built, too_large = 0, []
     for i in range(340 if name == "ctr" and shape != "lists" else 40):
         space = spaces[i % 3]
         candidate = space.canonical(space.sample(rng))
+        if (weights := cost(candidate, layout)[0]) > MOST_WEIGHTS:
+            too_large.append((weights, candidate))
+            continue
+        built += 1
         network = build(candidate, layout, bias=0.3, seed=i)
         out = network(batch)
         assert out.shape == (16,) and torch.isfinite(out).all(), candidate
@@ -59,6 +64,10 @@ def test_samples_build_and_train_a_step(name, shape):
         assert network.weights() == sum(p.numel() for p in network.parameters())
         assert {id(p) for p in network.tables()} <= {id(p) for p in network.parameters()}
         assert cost(candidate, layout) == (network.weights(), network.flops())
+    assert built >= 0.9 * (i + 1)
+    for _, candidate in sorted(too_large, key=lambda pair: -pair[0])[:1]:
+        with pytest.raises(SpaceError, match="at most 100,000,000 weights beside its id tables"):
+            build(candidate, layout)
 
 
 @pytest.mark.parametrize("shape", list(LAYOUTS))
