@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from autorec.candidate import POPULARITY
 from autorec.leaderboard import intervals
 from autorec.run import Run
+from autorec.trials import best_of
 
 if TYPE_CHECKING:
     from autorec.search.records import TrialRecord
@@ -78,13 +79,5 @@ class Refits:
         return other if equal else best
 
     def _best(self, trials: Sequence[TrialRecord]) -> TrialRecord | None:
-        able = [
-            t
-            for t in trials
-            if t.state == "COMPLETE"
-            and t.value is not None
-            and t.candidate is not None
-            and t.candidate.family != POPULARITY
-            and self.run.has_weights(t.number)
-        ]
-        return max(able, key=lambda t: float(t.value or 0.0), default=None)
+        learning = [t for t in trials if t.candidate and t.candidate.family != POPULARITY]
+        return best_of(learning, self.run)

@@ -247,11 +247,11 @@ def widen(folder: Path, layout: Layout, more: Encoded | Derivation) -> Columns:
             rows = old.take(part)
             own = Encoded(rows.codes, rows.lists, rows.dense)
             if isinstance(more, Derivation):
-                new = more.apply(rows)
+                wide = more.append(old.layout, own)
             else:
-                new = Encoded(more.codes[part], {}, more.dense[part])
+                wide = _side_by_side(own, Encoded(more.codes[part], {}, more.dense[part]))
             optional = {name: getattr(rows, name) for name in OPTIONAL}
-            writer.append(_side_by_side(own, new), **optional)
+            writer.append(wide, **optional)
         return writer.close()
 
 
