@@ -34,13 +34,8 @@ _MOVIES = ("movielens-100k", "movielens-1m")
 def parts(name: str, split: str, seed: int) -> tuple[Any, pa.Table, pa.Table]:
     """Return the data set, its training rows and its test rows."""
     data = datasets.load(name, **({"as_ctr": True} if name in _MOVIES else {}))
-    table = data.train if data.test is None else pa.concat_tables([data.train, data.test])
-    if split == "time":
-        order = np.argsort(table[data.timestamp].to_numpy(zero_copy_only=False), kind="stable")
-    else:
-        order = np.random.default_rng(seed).permutation(len(table))
-    cut = int(0.8 * len(order))
-    return data, table.take(pa.array(np.sort(order[:cut]))), table.take(pa.array(order[cut:]))
+    data = data.split(0.2, method=split, seed=seed)
+    return data, data.train, data.test
 
 
 def one(name: str, split: str, seed: int, limit: float) -> dict[str, Any]:

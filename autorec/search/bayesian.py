@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from autorec.architecture import Value
 from autorec.candidate import Candidate
@@ -107,8 +106,6 @@ class Bayesian(Engine):
         self.seconds, self.refit_seconds = seconds, refit_seconds
         self._memories: WeakKeyDictionary[Study, Memory] = WeakKeyDictionary()
         self._foreign: WeakKeyDictionary[Study, Memory] = WeakKeyDictionary()
-        self._joint: dict[tuple[str, int], dict[str, Value]] = {}
-        self._turn = threading.RLock()
 
     def propose(self, study: Study, trial: FrozenTrial) -> Candidate | None:
         """Return the most promising leaf; a random candidate before `startup` trials."""
@@ -196,36 +193,19 @@ class Bayesian(Engine):
     ) -> Any:
         """Return the value of the joint proposal for a foreign study, or draw one."""
         if self.space is None or param_name not in self.space.genes:
-            joint = self._jointly(study, trial)
+            joint = self.once(study, trial, self._joint)
             if param_name in joint and contains_value(param_distribution, joint[param_name]):
                 return joint[param_name]
         return super().sample_independent(study, trial, param_name, param_distribution)
 
-    def _jointly(self, study: Study, trial: FrozenTrial) -> dict[str, Value]:
+    def _joint(self, study: Study, trial: FrozenTrial) -> dict[str, Value]:
         """Return the proposal for the parameters that all finished trials share."""
-        place = (study.study_name, trial._trial_id)
-        with self._turn:
-            if place not in self._joint:
-                past = [other for other in finished(study) if other.params]
-                space = Foreign.of(past)
-                if len(past) < self.startup or not space.genes:
-                    self._joint[place] = {}
-                    return {}
-                memory = self._foreign.get(study)
-                if memory is None or memory.space.genes != space.genes:
-                    memory = Memory(space)
-                    self._foreign[study] = memory
-                self._joint[place] = dict(self._proposed(memory, study, trial).candidate.recipe)
-            return self._joint[place]
-
-    def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """Let go of what was held for `trial`."""
-        super().after_trial(study, trial, state, values)
-        with self._turn:
-            self._joint.pop((study.study_name, trial._trial_id), None)
+        past = [other for other in finished(study) if other.params]
+        space = Foreign.of(past)
+        if len(past) < self.startup or not space.genes:
+            return {}
+        memory = self._foreign.get(study)
+        if memory is None or memory.space.genes != space.genes:
+            memory = Memory(space)
+            self._foreign[study] = memory
+        return dict(self._proposed(memory, study, trial).candidate.recipe)

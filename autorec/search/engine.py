@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,8 @@ class Engine(optuna.samplers.BaseSampler):
         self.seed = int(seed)
         self._held: dict[tuple[str, int], dict[str, Value]] = {}
         self._lock = threading.Lock()
+        self._once: dict[tuple[str, int], dict[str, Any]] = {}
+        self._turn = threading.RLock()
 
     @abstractmethod
     def propose(self, study: Study, trial: FrozenTrial) -> Candidate | None:
@@ -108,9 +110,22 @@ class Engine(optuna.samplers.BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Let go of the genes held for `trial`."""
+        """Let go of what is held for `trial`."""
+        place = (study.study_name, trial._trial_id)
         with self._lock:
-            self._held.pop((study.study_name, trial._trial_id), None)
+            self._held.pop(place, None)
+        with self._turn:
+            self._once.pop(place, None)
+
+    def once(
+        self, study: Study, trial: FrozenTrial, make: Callable[[Study, FrozenTrial], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return what `make` gave at the first call for `trial`, one thread at a time."""
+        place = (study.study_name, trial._trial_id)
+        with self._turn:
+            if place not in self._once:
+                self._once[place] = make(study, trial)
+            return self._once[place]
 
     def reseed_rng(self) -> None:
         """Do nothing: draws depend on trial numbers, so parallel copies never repeat one."""

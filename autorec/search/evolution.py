@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from autorec.architecture import Value
 from autorec.candidate import Candidate
@@ -111,8 +109,6 @@ class Evolution(Engine):
         self.seconds, self.refit_seconds = seconds, refit_seconds
         self.selection = 0 if random_parents else selection
         self._memories: WeakKeyDictionary[Study, _Memory] = WeakKeyDictionary()
-        self._donors: dict[tuple[str, int], dict[str, Any]] = {}
-        self._turn = threading.RLock()
 
     def propose(self, study: Study, trial: FrozenTrial) -> Candidate | None:
         """Return the mutant that the ranker puts first; a random candidate before P trials."""
@@ -201,7 +197,7 @@ class Evolution(Engine):
 
         Each of the m parameters of the parent is redrawn with the chance 1 / m.
         """
-        donor = self._donor(study, trial)
+        donor = self.once(study, trial, self._drawn_donor)
         if param_name in donor and contains_value(param_distribution, donor[param_name]):
             rng = self.rng(trial, f"mutate {param_name}")
             kept: Value = donor[param_name]
@@ -209,13 +205,6 @@ class Evolution(Engine):
                 return redraw(param_distribution, kept, rng, near=True)
             return kept
         return super().sample_independent(study, trial, param_name, param_distribution)
-
-    def _donor(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
-        place = (study.study_name, trial._trial_id)
-        with self._turn:
-            if place not in self._donors:
-                self._donors[place] = self._drawn_donor(study, trial)
-            return self._donors[place]
 
     def _drawn_donor(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
         past = [other for other in finished(study) if other.params]
@@ -227,18 +216,6 @@ class Evolution(Engine):
         best = np.argsort(places, kind="stable")[: self.population]
         chances = parent_probabilities(len(best), self.selection)
         return past[int(best[self.rng(trial, "parent").choice(len(best), p=chances)])].params
-
-    def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """Let go of what was held for `trial`."""
-        super().after_trial(study, trial, state, values)
-        with self._turn:
-            self._donors.pop((study.study_name, trial._trial_id), None)
 
     def _own_space(self) -> Space:
         if self.space is None:
