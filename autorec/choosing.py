@@ -55,12 +55,21 @@ class Refits:
         return time.time() + 0.8 * self.seconds(trial) <= end
 
     def reserve(self, trials: Sequence[TrialRecord]) -> float:
-        """Return the seconds to keep for a refit of the best trial of those that allow one."""
+        """Return the seconds to keep for a refit of the best trial of those that allow one.
+
+        Where the leader does not, the refit is rehearsed before (`autorec.rehearsal`), so that it
+        gets twice the time.
+        """
         if not math.isfinite(self.total):
             return 0.0
         most = _SHARE * self.total - 2 * self.wind_down
-        found = self._best([t for t in trials if self.seconds(t) <= most])
-        return 0.0 if found is None else self.seconds(found) + 2 * self.wind_down
+        leader = self._best(trials)
+        wanted = math.inf if leader is None else self.seconds(leader)
+        for times in (2, 1):
+            if wanted > most:
+                found = self._best([t for t in trials if times * self.seconds(t) <= most])
+                wanted = math.inf if found is None else times * self.seconds(found)
+        return 0.0 if wanted > most else wanted + 2 * self.wind_down
 
     def choice(self, best: TrialRecord, trials: Sequence[TrialRecord], end: float) -> TrialRecord:
         """Return `best`, or an equal of it whose refit ends by `end` where that of `best` cannot.
@@ -77,6 +86,19 @@ class Refits:
         low = intervals([best], self.run).get(best.number, (None, None))[0]
         equal = low is not None and float(other.value or 0.0) >= low
         return other if equal else best
+
+    def rival(
+        self, best: TrialRecord, trials: Sequence[TrialRecord], end: float
+    ) -> TrialRecord | None:
+        """Return the best trial that can be trained twice by `end`, where `best` cannot once.
+
+        Whether learning from validation rows makes up for what it lacks is for a rehearsal to say.
+        """
+        if self.fits(best, end):
+            return None
+        now = time.time()
+        others = [t for t in trials if t.number != best.number]
+        return self._best([t for t in others if now + 1.6 * self.seconds(t) <= end])
 
     def _best(self, trials: Sequence[TrialRecord]) -> TrialRecord | None:
         learning = [t for t in trials if t.candidate and t.candidate.family != POPULARITY]

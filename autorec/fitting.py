@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from autorec.candidate import NEURAL, POPULARITY
 from autorec.choosing import Refits
-from autorec.errors import AutoRecError, BudgetError, TrainingError
+from autorec.errors import AutoRecError, TrainingError
 from autorec.job import Job
 from autorec.prepare import Prepared, timed
 from autorec.progress import Progress
 from autorec.refit import Refitted, refit
+from autorec.rehearsal import rehearse
 from autorec.run import Run
 from autorec.searching import (
     open_search,
@@ -31,7 +32,7 @@ from autorec.searching import (
 )
 from autorec.seeding import derive
 from autorec.track import Tracker
-from autorec.trials import best_of, load_trial_model
+from autorec.trials import best_of, make_ranker
 
 if TYPE_CHECKING:
     import optuna
@@ -98,16 +99,13 @@ def run_fit(prepared: Prepared, limits: Limits, tracker: Tracker, progress: Prog
         if not interrupted and search.reserved_in_vain():
             interrupted = search.run()
     winner = search.best() or train_baseline(run, study, space)
-    winner = winner if interrupted else search.choice(winner)
     again = None
-    if limits.refit and not interrupted and winner.candidate and search.refit_fits(winner):
-        progress.say(f"refit {winner.name} on all rows")
-        with timed(timings, "refit"):
-            again = _refit_guarded(prepared, winner, search, progress)
+    if limits.refit and not interrupted:
+        winner, again = _trained_again(prepared, winner, search, progress)
         if again is not None:
             record_refit(run, space, winner, again.rows, again.seconds)
     with timed(timings, "finish"):
-        ranker = _make_ranker(prepared, winner, again)
+        ranker = make_ranker(prepared, winner, again)
         ranker.save(run.folder / "ranker")
     run.write(timings=timings)
     return Fitted(run, study, winner, ranker, again is not None, interrupted, timings)
@@ -139,15 +137,24 @@ class _Search:
         least = min(_FINISH, 0.08 * self.limits.total)
         return least + timings.get("read", 0.0) + timings.get("encode", 0.0)
 
+    @property
+    def end(self) -> float:
+        """When the last training has to be over, in unix seconds."""
+        return self.deadline + self.wind_down
+
     def choice(self, best: TrialRecord) -> TrialRecord:
         """Return the trial that becomes the model: `best`, or an equal that can be refitted."""
         if not self.limits.refit:
             return best
-        return self.refits.choice(best, self._trials(), self.deadline + self.wind_down)
+        return self.refits.choice(best, self._trials(), self.end)
+
+    def rival(self, best: TrialRecord) -> TrialRecord | None:
+        """Return a trial that may overtake `best`, for whose refit there is no time, by its own."""
+        return self.refits.rival(best, self._trials(), self.end) if self.limits.refit else None
 
     def refit_fits(self, trial: TrialRecord) -> bool:
         """Tell whether the refit of `trial` may end in time."""
-        return self.refits.fits(trial, self.deadline + self.wind_down)
+        return self.refits.fits(trial, self.end)
 
     def reserved_in_vain(self) -> bool:
         """Tell whether time was kept for a refit that now takes too long, and is left to search.
@@ -160,6 +167,7 @@ class _Search:
             not self.reserved
             or best is None
             or self.refit_fits(self.choice(best))
+            or self.rival(best) is not None
             or not left > 0.1 * self.limits.total
         ):
             return False
@@ -239,45 +247,36 @@ class _Search:
                 self.run_.drop_weights(trial.number)
 
 
-def _refit_guarded(
-    prepared: Prepared, winner: TrialRecord, search: _Search, progress: Progress
-) -> Refitted | None:
-    """Refit; keep the search's weights when it fails, runs late, or is interrupted."""
-    candidate = winner.candidate
-    if candidate is None or candidate.family == POPULARITY or winner.score is None:
-        return None
-    # With a thread per core a busy machine makes the refit several times slower than the trial was,
-    # by which its time was reserved; with the trial's own threads it is at least as fast.
-    job = Job(
-        winner.number,
-        candidate,
-        derive(prepared.run.config.seed, "refit"),
-        search.deadline + search.wind_down,
-        threads=prepared.run.config.threads,
-    )
+def _trained_again(
+    prepared: Prepared, best: TrialRecord, search: _Search, progress: Progress
+) -> tuple[TrialRecord, Refitted | None]:
+    """Return the trial that becomes the model, trained on all rows; `best` where that fails.
+
+    The weights of the search are kept when a refit fails, runs late, or is interrupted.
+    """
+    chosen = search.choice(best)
     try:
-        return refit(prepared, job, winner.score.info["replay"])
+        rival = None if search.refit_fits(chosen) else search.rival(best)
+        if rival is not None:
+            progress.say(f"train {rival.name} on half of the validation rows too")
+            with timed(prepared.timings, "rehearsal"):
+                found = rehearse(prepared.run, best, rival, search.end)
+            chosen = rival if found.won else best
+        candidate, score = chosen.candidate, chosen.score
+        if candidate is None or score is None or candidate.family == POPULARITY:
+            return best, None
+        if not search.refit_fits(chosen):
+            return best, None
+        progress.say(f"refit {chosen.name} on all rows")
+        # With a thread per core a busy machine makes the refit several times slower than the trial
+        # was, by which its time was reserved; with the trial's own threads it is at least as fast.
+        config = prepared.run.config
+        seed = derive(config.seed, "refit")
+        job = Job(chosen.number, candidate, seed, search.end, threads=config.threads)
+        with timed(prepared.timings, "refit"):
+            return chosen, refit(prepared, job, score.info["replay"])
     except KeyboardInterrupt:
         progress.say("interrupted: the weights of the search are kept")
     except (AutoRecError, MemoryError) as error:
         progress.say(f"refit left out: {error}")
-    return None
-
-
-def _make_ranker(prepared: Prepared, winner: TrialRecord, again: Refitted | None) -> Ranker:
-    from autorec.deploy.ranker import Ranker
-    from autorec.refit import whole
-
-    source = prepared.source if again is None else whole(prepared)
-    encoder = prepared.run.encoder() if again is None else again.encoder
-    if winner.candidate is None or winner.score is None:
-        raise BudgetError(f"a winner has a candidate and a score, but got {winner}")
-    return Ranker.make(
-        source,
-        prepared.run.schema(),
-        prepared.run.task(),
-        winner.candidate,
-        encoder,
-        load_trial_model(prepared.run, winner) if again is None else again.model,
-        metrics=winner.score.metrics,
-    )
+    return best, None

@@ -82,7 +82,6 @@ def refit(prepared: Prepared, job: Job, replay: Mapping[str, Any]) -> Refitted:
     """
     from autorec.data.encoder import Encoder
     from autorec.data.store import write_columns
-    from autorec.train.fit import load_model
 
     run, rows = prepared.run, whole(prepared)
     schema, task = run.schema(), run.task()
@@ -91,17 +90,35 @@ def refit(prepared: Prepared, job: Job, replay: Mapping[str, Any]) -> Refitted:
     columns = run.folder / "columns"
     write_columns(rows, schema, encoder, task.label_map, None, columns, part="all")
     encoder = derive_again(encoder, run.encoder().derivation, columns / "all")
+    model, done = train_again(run, job, replay, "all")
+    return Refitted(model, encoder, done["rows"], done["seconds"])
+
+
+def train_again(
+    run: Run, job: Job, replay: Mapping[str, Any], part: str
+) -> tuple[Model, dict[str, Any]]:
+    """Train the candidate of `job` on the encoded rows of `part` by its `replay`, in a process.
+
+    Returns:
+        The model, and the status, rows presented and seconds of its training.
+
+    Raises:
+        BudgetError: the deadline came first; half a schedule is worse than the weights at hand.
+        TrainingError: training failed; the message is the worker's.
+    """
+    from autorec.train.fit import load_model
+
     folder = run.folder / "refit"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    asked = {"job": job.to_json(), "replay": dict(replay)}
+    asked = {"job": job.to_json(), "replay": dict(replay), "part": part}
     (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
     _work(run.folder, job)
     done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
     if done["status"] != COMPLETE:
         raise BudgetError("the time limit came before the refit's end; the search's weights stay")
-    model = load_model(folder / "model", job.candidate, encoder.layout, task)
-    return Refitted(model, encoder, done["rows"], done["seconds"])
+    layout = run.columns(part).layout
+    return load_model(folder / "model", job.candidate, layout, run.task()), done
 
 
 def _work(folder: Path, job: Job) -> None:
@@ -130,7 +147,7 @@ def _work(folder: Path, job: Job) -> None:
 
 
 def refit_here(run: Run) -> None:
-    """Do, in the worker, what `refit` has asked for in the run folder."""
+    """Do, in the worker, what `train_again` has asked for in the run folder."""
     import torch
 
     from autorec.train.fit import fit
@@ -139,7 +156,7 @@ def refit_here(run: Run) -> None:
     asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
     job = Job.from_json(asked["job"])
     torch.set_num_threads(job.threads)
-    columns = run.columns("all")
+    columns = run.columns(asked["part"])
     data = replace(run.data(), train=columns, valid=None, layout=columns.layout)
     trained = fit(job, data, lambda rows, score: True, replay=asked["replay"])
     (folder / "model").mkdir()

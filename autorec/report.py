@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from autorec import __version__
 from autorec.candidate import TREE
 from autorec.drawing import Bar, boxes, diagram, intervals, steps
-from autorec.report_parts import number, seconds, section, table
+from autorec.report_parts import number, overtaken, seconds, section, table
 
 if TYPE_CHECKING:
     from autorec.automl import AutoRec
@@ -124,6 +124,8 @@ def _winner(facts: _Facts) -> str:
     note = f"Family {candidate.family}."
     if run.config.refitted:
         note += " Trained once more on all rows, validation rows included."
+    names = {trial.number: trial.name for trial in facts.trials}
+    note += overtaken(run.rehearsal(), names, facts.sign)
     picture = diagram(boxes(candidate, words, dense))
     below = f"<p><small>Recipe</small><br><code>{escape(recipe)}</code></p>"
     return section(f"The winner: {facts.ar.best_model_}", note, picture + below)

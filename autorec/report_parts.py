@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -40,3 +40,18 @@ def seconds(value: float) -> str:
     if value < 100:
         return f"{value:.1f} s"
     return f"{value // 60:.0f} min {value % 60:.0f} s"
+
+
+def overtaken(
+    rehearsal: Mapping[str, Any] | None, names: Mapping[int, str | None], sign: float
+) -> str:
+    """Return a sentence on the leader that had no time to learn from all rows."""
+    if rehearsal is None:
+        return ""
+    best, rival = (names.get(rehearsal[who], "?") for who in ("best", "rival"))
+    scores = [number(sign * rehearsal[f"{who}_score"]) for who in ("rival", "best")]
+    won = "overtook" if rehearsal["rival_score"] >= rehearsal["best_score"] else "did not overtake"
+    return (
+        f" There was no time to train {best} again, so {rival} learned from half of the validation "
+        f"rows too: on the other half it {won} {best}, {scores[0]} to {scores[1]}."
+    )

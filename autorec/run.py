@@ -7,6 +7,7 @@ on.
     columns/train|valid encoded rows, memory-mapped by every worker
     study.journal       the Optuna study
     trials/00007/       weights, validation predictions and curve of one trial
+    rehearsal.json      whether a runner-up that can be refitted overtook the leader
     refit/              the winner trained on all rows
     mlflow.db           the MLflow store, where none is named
     ranker/             the deployable winner
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from autorec.tasks.base import Task
     from autorec.train.fit import TrainingData
 
-SCREENING = "screening.json"
+SCREENING, REHEARSAL = "screening.json", "rehearsal.json"
 _FORMAT = 1
 
 
@@ -181,6 +182,12 @@ class Run:
 
         path = self.folder / SCREENING
         return Screening.from_json(json.loads(path.read_text())) if path.is_file() else None
+
+    def rehearsal(self) -> dict[str, Any] | None:
+        """Return the `autorec.rehearsal.Rehearsal` of the two best trials; None without one."""
+        path = self.folder / REHEARSAL
+        found: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
+        return found
 
     def has_weights(self, number: int) -> bool:
         """Tell whether the weights of a trial are still kept."""

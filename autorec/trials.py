@@ -10,6 +10,8 @@ from autorec.run import Run
 
 if TYPE_CHECKING:
     from autorec.deploy.ranker import Ranker
+    from autorec.prepare import Prepared
+    from autorec.refit import Refitted
     from autorec.search.records import TrialRecord
 
 
@@ -41,4 +43,24 @@ def trial_ranker(run: Run, trial: TrialRecord, like: Ranker) -> Ranker:
         encoder=run.encoder(),
         model=load_trial_model(run, trial),
         metrics=dict(trial.score.metrics) if trial.score else {},
+    )
+
+
+def make_ranker(prepared: Prepared, winner: TrialRecord, again: Refitted | None) -> Ranker:
+    """Return the ranker of the winning trial, with the model of all rows where there is one."""
+    from autorec.deploy.ranker import Ranker
+    from autorec.refit import whole
+
+    source = prepared.source if again is None else whole(prepared)
+    encoder = prepared.run.encoder() if again is None else again.encoder
+    if winner.candidate is None or winner.score is None:
+        raise BudgetError(f"a winner has a candidate and a score, but got {winner}")
+    return Ranker.make(
+        source,
+        prepared.run.schema(),
+        prepared.run.task(),
+        winner.candidate,
+        encoder,
+        load_trial_model(prepared.run, winner) if again is None else again.model,
+        metrics=winner.score.metrics,
     )

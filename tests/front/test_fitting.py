@@ -6,11 +6,15 @@ import math
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from autorec import AutoRec
-from autorec.fitting import Limits, _Search
+from autorec.errors import BudgetError
+from autorec.fitting import Limits, _Search, _trained_again
 from autorec.job import Score
+from autorec.rehearsal import _halves, rehearse
+from autorec.run import Run
 from autorec.starting import share_cores
 from autorec.trials import best_of
 
@@ -138,3 +142,91 @@ def test_a_limit_of_seconds_still_returns_a_baseline(log, tmp_path):
     assert time.time() - started < 20
     assert ar.best_model_ == "popularity"
     assert ar.predict_proba(log).shape == (len(log),)
+
+
+def test_where_the_leader_cannot_be_refitted_time_is_kept_for_two_trainings_of_another():
+    slow, quick, middle = (
+        record(n, 0.9 - n / 100, seconds=s) for n, s in ((0, 80.0), (1, 6.0), (2, 15.0))
+    )
+    refits = search(FakeRun([0, 1, 2])).refits
+    twice = 2 * refits.seconds(quick) + 2 * refits.wind_down
+    assert refits.reserve([quick, slow]) == pytest.approx(twice)
+    once = refits.seconds(middle) + 2 * refits.wind_down
+    assert refits.reserve([middle, slow]) == pytest.approx(once)
+    end = time.time() + 60.0
+    assert refits.rival(slow, [quick, slow], end) is quick
+    assert refits.rival(quick, [quick, slow], end) is None
+    assert refits.rival(slow, [slow], end) is None
+
+
+@pytest.fixture(scope="module")
+def searched(log, tmp_path_factory):
+    """A fit without refit: a linear model and a tree, with validation predictions."""
+    ar = AutoRec(label="click", path=tmp_path_factory.mktemp("searched") / "run", verbosity=0)
+    ar.fit(log, time_limit=30, n_trials=3, num_workers=1, refit=False, mlflow=False)
+    return ar
+
+
+def test_a_rehearsal_learns_from_one_half_and_compares_on_the_other(searched):
+    from autorec.search.records import records
+
+    run = Run.open(searched.path)
+    trials = [t for t in records(searched.study_) if run.has_weights(t.number)]
+    tree = next(t for t in trials if t.candidate.family == "tree")
+    other = next(t for t in trials if t.candidate.family == "popularity")
+    before = [run.columns(part).codes.copy() for part in ("train", "valid")]
+    found = rehearse(run, other, tree, time.time() + 60)
+    valid, kept = run.columns("valid"), _halves(run)[1]
+    assert found.rows == len(kept) == len(valid) - len(valid) // 2
+    own = run.task().metrics(valid.label[kept], run.prediction(other.number)[kept])
+    assert found.best_score == pytest.approx(own[run.task().eval_metric])
+    assert found.won == (found.rival_score >= found.best_score)
+    assert found.rival_score > 0.5 and run.rehearsal()["rival"] == tree.number
+    for part, codes in zip(("train", "valid"), before, strict=True):
+        np.testing.assert_array_equal(run.columns(part).codes, codes)
+    assert sorted(p.name for p in (run.folder / "columns").iterdir()) == ["train", "valid"]
+
+
+def test_halves_share_no_row_and_the_later_one_is_compared_on(searched):
+    run = Run.open(searched.path)
+    learned, kept = _halves(run)
+    assert sorted([*learned, *kept]) == list(range(len(run.columns("valid"))))
+    late = SimpleNamespace(
+        config=SimpleNamespace(seed=0, split={"method": "time"}),
+        columns=lambda part: TimedRows(np.array([5, 1, 9, 3])),
+    )
+    first, second = _halves(late)
+    assert list(first) == [1, 3] and list(second) == [0, 2]
+
+
+class TimedRows:
+    def __init__(self, time):
+        self.time = time
+
+    def __len__(self):
+        return len(self.time)
+
+
+@pytest.mark.parametrize(("won", "fails"), [(True, False), (False, False), (True, True)])
+def test_the_runner_up_becomes_the_model_only_if_it_wins_and_is_refitted(monkeypatch, won, fails):
+    best, other = record(0, 0.9, seconds=500.0), record(1, 0.5, seconds=5.0, family="tree")
+    for each in (best, other):
+        each.name, each.score.info["replay"] = f"trial {each.number}", {}
+    monkeypatch.setattr("autorec.search.records.records", lambda study: [best, other])
+    monkeypatch.setattr("autorec.choosing.intervals", lambda which, run: {0: (0.89, 0.91)})
+    monkeypatch.setattr("autorec.fitting.rehearse", lambda *facts: SimpleNamespace(won=won))
+
+    def again(prepared, job, replay):
+        if fails:
+            raise BudgetError("late")
+        return f"all rows, trial {job.trial}"
+
+    monkeypatch.setattr("autorec.fitting.refit", again)
+    run = FakeRun([0, 1])
+    run.config.seed, run.config.threads = 0, 1
+    watch, said = search(run), []
+    progress = SimpleNamespace(say=said.append)
+    winner, refitted = _trained_again(watch.prepared, best, watch, progress)
+    assert winner is (other if won and not fails else best)
+    assert refitted == ("all rows, trial 1" if won and not fails else None)
+    assert ("refit left out: late" in said) == fails

@@ -68,6 +68,7 @@ ROOMS: dict[str, tuple[int, tuple[str, ...]]] = {
             "autorec.prepare",
             "autorec.progress",
             "autorec.refit",
+            "autorec.rehearsal",
             "autorec.report",
             "autorec.report_parts",
             "autorec.run",
