@@ -87,8 +87,7 @@ def check(
         place: puts each input tensor where the kernel reads it: on a device, inside guard bands.
     """
     drawn = case.make(torch_generator(0, name, case.name), dtype)
-    placed = {key: _move(value, place) for key, value in drawn.items()}
-    ours = run(public(name), placed, case, backend=backend)
+    ours = run(public(name), placed(drawn, place), case, backend=backend)
     truth = run(module(name).reference, _cast(drawn, torch.float64), case)
     plain = run(module(name).reference, _cast(drawn, dtype), case)
     if set(ours) != set(truth):
@@ -164,6 +163,11 @@ def _flat(out: Any) -> list[Tensor]:
     if isinstance(out, Tensor):
         return [out]
     return [part for item in out for part in _flat(item)]
+
+
+def placed(inputs: Inputs, place: Place) -> Inputs:
+    """Return inputs whose tensors, nested ones too, are where `place` puts them."""
+    return {key: _move(value, place) for key, value in inputs.items()}
 
 
 def _move(value: Any, place: Place) -> Any:
