@@ -14,7 +14,8 @@ class ExponentialCross(SelfMaskBlock):
 
     c = W x has ceil(d / 2) units, m = ReLU(LN(c)) masks out noise. Each layer multiplies x by a
     map of itself, so that L layers reach interactions of order 2^L (the mask not counted).
-    Parameters, with h = ceil(d / 2): layers * (h d + d + 2 h), without the last term if h = 1.
+    Parameters, with h = ceil(d / 2): layers * (h d + d + 2 h), without the last term if h = 1, and
+    2 more a layer with a batch norm.
     """
 
     @classmethod

@@ -13,7 +13,8 @@ class LinearCross(SelfMaskBlock):
 
     c = W x has ceil(d / 2) units, m = ReLU(LN(c)) masks out noise. Each layer multiplies by the
     input, so that L layers reach interactions of order L + 1 (the mask not counted).
-    Parameters, with h = ceil(d / 2): layers * (h d + d + 2 h), without the last term if h = 1.
+    Parameters, with h = ceil(d / 2): layers * (h d + d + 2 h), without the last term if h = 1, and
+    2 more a layer with a batch norm.
     """
 
     def forward(self, inputs: list[Tensor]) -> Tensor:

@@ -79,6 +79,27 @@ def relu(value):
     return value if value > 0 else value * 0.0
 
 
+def normed_as_one(norm, rows):
+    """Bring all units of all rows together to mean 0 and variance 1."""
+    values = [value for row in rows for value in row]
+    mean = sum(values) / len(values)
+    deviation = (sum((v - mean) ** 2 for v in values) / len(values) + norm.eps) ** 0.5
+    return [[norm.weight[0] * (v - mean) / deviation + norm.bias[0] for v in row] for row in rows]
+
+
+def batch_cross_reference(block, x):
+    rows = [list(row) for row in x]
+    for layer in block.layers:
+        crossed = [affine(layer.cross.weight, None, row) for row in rows]
+        for at, c in enumerate(normed_as_one(layer.scale, crossed)):
+            levels = c if len(c) == 1 else layer_normed(layer.norm, c)
+            masked = [v * relu(level) for v, level in zip(c, levels)]
+            factor = [v + b for v, b in zip([*c, *masked], layer.bias)]
+            base = rows[at] if isinstance(block, ExponentialCross) else list(x[at])
+            rows[at] = [b * f + o for b, f, o in zip(base, factor, rows[at])]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
 def cross_reference(block, x):
     rows = []
     for first in x:
@@ -99,6 +120,16 @@ def cross_reference(block, x):
 @pytest.mark.parametrize(("width", "layers"), [(1, 2), (2, 2), (3, 1), (6, 3), (7, 2)])
 def test_crosses_are_the_formula_of_dcnv3(cls, width, layers):
     assert_same(made(cls, width, layers, layers=layers), cross_reference, rows_of(width, width))
+
+
+@pytest.mark.parametrize("cls", CROSSES)
+@pytest.mark.parametrize(("width", "layers"), [(1, 1), (6, 3), (7, 2)])
+def test_crosses_with_a_batch_norm_are_the_public_code_of_dcnv3(cls, width, layers):
+    block = made(cls, width, layers, layers=layers, norm="batch").train()
+    assert block.weights() == sum(p.numel() for p in block.parameters())
+    assert_same(block, batch_cross_reference, rows_of(width, width))
+    with pytest.raises(GrowthError, match="batch norm"):
+        block.grow(layers=layers + 1)
 
 
 @pytest.mark.parametrize("cls", CROSSES)
