@@ -1,7 +1,7 @@
 """Do statistics of crosses ever hurt, and who is first on small public logs?
 
-python experiments/small_logs.py --data movielens-100k movielens-1m --folder /tmp/small
-python experiments/small_logs.py --data criteo-kaggle avazu --split random --folder /tmp/small
+python experiments/small_logs.py --data movielens-100k movielens-1m
+python experiments/small_logs.py --data criteo-kaggle avazu --split random
 python experiments/small_logs.py --who autogluon --python <its environment>/bin/python ...
 python experiments/small_logs.py --table
 
