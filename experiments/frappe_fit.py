@@ -27,14 +27,7 @@ def one(seed: int, time_limit: float, features: int) -> dict[str, Any]:
     """Fit one seed and return test metrics of the winner, the best network and LightGBM."""
     data = datasets.load("frappe")
     folder = Path(tempfile.mkdtemp()) / "run"
-    ar = AutoRec(
-        label=data.label,
-        user_id=data.user_id,
-        item_id=data.item_id,
-        feature_types=data.feature_types,
-        path=folder,
-        seed=seed,
-    )
+    ar = AutoRec(**data.roles, path=folder, seed=seed)
     started = time.time()
     ar.fit(data.train, tuning_data=data.valid, time_limit=time_limit, features=features)
     wall = time.time() - started

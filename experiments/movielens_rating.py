@@ -27,16 +27,7 @@ def one(name: str, seed: int, time_limit: float) -> dict[str, Any]:
         data = data.split(0.1, method="time")
         train, test = data.train, data.test
     folder = Path(tempfile.mkdtemp()) / "run"
-    ar = AutoRec(
-        "rating",
-        label=data.label,
-        user_id=data.user_id,
-        item_id=data.item_id,
-        timestamp=data.timestamp,
-        feature_types=data.feature_types,
-        path=folder,
-        seed=seed,
-    )
+    ar = AutoRec("rating", **data.roles, path=folder, seed=seed)
     started = time.time()
     ar.fit(train, time_limit=time_limit, split="random" if fold else "auto")
     wall = time.time() - started

@@ -43,17 +43,7 @@ Result = tuple[dict[str, Any], np.ndarray]
 def ours(data: Dataset, split: str, limit: float, seed: int, most: int) -> Result:
     """Fit AutoRec and return what it found and test predictions (N,)."""
     folder = Path(tempfile.mkdtemp()) / "run"
-    ar = AutoRec(
-        "ctr",
-        label=data.label,
-        user_id=data.user_id,
-        item_id=data.item_id,
-        timestamp=data.timestamp,
-        feature_types=data.feature_types,
-        path=folder,
-        seed=seed,
-        verbosity=0,
-    )
+    ar = AutoRec("ctr", **data.roles, path=folder, seed=seed, verbosity=0)
     ar.fit(data.train, split=split, time_limit=limit, features=most, mlflow=False)
     kept = ar.screening_
     found = {"model": ar.best_model_, "valid": ar.best_score_}

@@ -28,17 +28,10 @@ def load(name: str) -> dict[str, Any]:
 
         return {"make": {"label": "click"}, "fit": {"train_data": simulate(1_000_000).table}}
     data = datasets.load(name)
-    made = {
-        "label": data.label,
-        "user_id": data.user_id,
-        "item_id": data.item_id,
-        "timestamp": data.timestamp,
-        "feature_types": data.feature_types,
-    }
     fit = {"train_data": data.train}
     if data.valid is not None:
         fit["tuning_data"] = data.valid
-    return {"make": made, "fit": fit}
+    return {"make": data.roles, "fit": fit}
 
 
 def main() -> None:

@@ -58,6 +58,12 @@ class Dataset:
     feature_types: dict[str, str] = field(default_factory=dict)
     note: str = ""
 
+    @property
+    def roles(self) -> dict[str, Any]:
+        """What the columns are, as keyword arguments of `AutoRec`."""
+        names = ("label", "user_id", "item_id", "timestamp", "feature_types")
+        return {name: getattr(self, name) for name in names}
+
     def split(self, share: float = 0.2, *, method: str | None = None, seed: int = 0) -> Dataset:
         """Return the data set with `test` cut from the rows of `train`.
 
