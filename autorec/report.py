@@ -113,7 +113,11 @@ def _winner(facts: _Facts) -> str:
     features = candidate.features.plain() if tree else candidate.features
     read = [layout.sparse[i] for i in features.sparse_of(layout)]
     ids, bins = [f for f in read if not f.binned], [f for f in read if f.binned]
-    sparse = [(len(ids), "id column"), (len(layout.lists), "list"), (len(bins), "binned number")]
+    sparse = [
+        (len(ids), "id column"),
+        (len(features.lists_of(layout)), "list"),
+        (len(bins), "binned number"),
+    ]
     words = ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in sparse if n)
     numbers = len(features.dense_of(layout))
     dense = f"{numbers} number{'s' if numbers > 1 else ''}" if numbers else ""
@@ -226,15 +230,16 @@ def _crosses(facts: _Facts) -> str:
         reads = one.kept and left[one.form] > 0
         left[one.form] -= one.kept
         state = "in the winner" if reads else "offered" if one.kept else "not worth it"
-        cells = [f"<code>{escape(' * '.join(one.fields))}</code>", one.form]
+        cells = [f"<code>{escape(one.name)}</code>", one.form]
         body.append([*cells, f"{one.gain:.5f}", f"{one.z:.1f}", state])
-    head = [("cross", False), ("form", False), ("gain a row", True), ("z", True), ("", False)]
+    head = [("statistic", False), ("form", False), ("gain a row", True), ("z", True), ("", False)]
     note = (
-        f"{found.tried} statistics of field crosses were tried on {found.rows:,} training rows in "
-        f"{found.seconds:.1f} s. Gain is the loss that one saves on rows it was not fitted on, "
-        "beyond the single fields and those above it; z is that gain over its standard error."
+        f"{found.tried} statistics of crosses and time were tried on {found.rows:,} training "
+        f"rows in {found.seconds:.1f} s. Gain is the loss that one saves on rows that it was not "
+        "fitted on, beyond the single fields and those above it; z is the gain over its standard "
+        "error."
     )
-    return section("Statistics of crosses", note, table(head, body))
+    return section("Statistics of crosses and time", note, table(head, body))
 
 
 def _failures(facts: _Facts) -> str:

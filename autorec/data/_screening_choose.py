@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,7 @@ from autorec.data._screening_sample import Residual, Sample, main_effects
 from autorec.data._screening_scan import Clock, Key
 
 FORMS = ("count", "rate")
+TIME = "time"
 # A cross of one field more must gain more than this multiple of the cross without it.
 _WORTH_A_FIELD = 1.1
 _STEPS, _RECENT = 3, 6
@@ -41,6 +43,16 @@ class Chooser:
     gains: dict[Key, Gain] = field(default_factory=dict)
     chosen: dict[Key, Gain] = field(default_factory=dict)
     _held: dict[Key, Cells] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sample: Sample, found: Residual, moments: Sequence[Cells]) -> Chooser:
+        """Return an empty choice among crosses, and statistics of time with cells of their own."""
+        return cls(sample, found, _held={((-1 - at,), TIME): c for at, c in enumerate(moments)})
+
+    @property
+    def moments(self) -> list[Key]:
+        """The statistics of time."""
+        return [key for key in self._held if key[1] == TIME]
 
     def measure(self, key: Key) -> Gain:
         """Return the present gain of a statistic, in the form that training rows will have."""
@@ -94,7 +106,7 @@ class Chooser:
     def _step(self, key: Key) -> None:
         """Add one Newton step of a statistic to the margin."""
         cell = self._cells(key)
-        if key[1] == "count":
+        if key[1] != "rate":
             step = leaves(cell, self.found)
         else:
             # Values of other rows: those that hold a row's own label would hide what is left of it.

@@ -32,6 +32,7 @@ class Sample:
         label: (n,) 0 or 1, or standardised ratings.
         time: (n,) or None; rows are in its order.
         binary: which loss.
+        rows: (n,) their places among the training rows.
     """
 
     names: tuple[str, ...]
@@ -41,9 +42,20 @@ class Sample:
     label: Floats
     time: Codes | None
     binary: bool
+    rows: Codes | None = None
 
     def __len__(self) -> int:
         return len(self.label)
+
+    @cached_property
+    def often(self) -> tuple[npt.NDArray[np.int8], ...]:
+        """The octave (n,) of how many rows share a row's value, for each field where it differs."""
+        found = []
+        for codes in self.codes:
+            octave = np.log2(np.bincount(codes)).astype(np.int8)[codes]
+            if octave.min() < octave.max():
+                found.append(octave)
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -109,7 +121,7 @@ def draw(columns: Columns, *, binary: bool, rows: int, seed: int) -> Sample | No
             found.append((field.name, compact.astype(np.int64), len(values), known))
     names, all_codes, sizes, masks = zip(*found, strict=True) if found else ((), (), (), ())
     time = None if columns.time is None else columns.time[picked]
-    return Sample(names, all_codes, sizes, masks, label, time, binary)
+    return Sample(names, all_codes, sizes, masks, label, time, binary, picked)
 
 
 def base(sample: Sample) -> Residual:
@@ -133,4 +145,7 @@ def main_effects(sample: Sample, found: Residual) -> Residual:
         slope = np.bincount(codes, found.slope)
         bend = np.bincount(codes, found.bend) + found.prior * (_PRIOR_BASE / PRIOR)
         found = Residual.at(sample, found.margin + (slope / bend)[codes])
+    for often in sample.often:
+        step = np.bincount(often, found.slope) / (np.bincount(often, found.bend) + 1e-9)
+        found = Residual.at(sample, found.margin + step[often])
     return found

@@ -16,7 +16,7 @@ from autorec.data._screening_sample import Residual, Sample
 from autorec.seeding import numpy_rng
 
 Fields = tuple[int, ...]
-Key = tuple[Fields, str]  # a cross and "count" or "rate"
+Key = tuple[Fields, str]  # a cross and "count" or "rate"; (-1 - k,) and "time" for moment k
 Seen = dict[Fields, tuple[Gain, Gain]]  # of counts and of rates
 
 _clock: Callable[[], float] = time.perf_counter
@@ -34,10 +34,11 @@ _PAIRS, _TRIPLES = 0.35, 0.65  # shares of the time after which each scan has en
 
 @dataclass
 class Clock:
-    """Seconds since the start, and the crosses and forms that were tried in them."""
+    """Seconds since the start, and the crosses and statistics of time tried in them."""
 
     seconds: float
     tried: set[Fields] = field(default_factory=set)
+    moments: int = 0
     start: float = field(default_factory=lambda: _clock())
 
     @property
@@ -52,7 +53,12 @@ class Clock:
     @property
     def bar(self) -> float:
         """The normal score that chance passes in `ALPHA` of all screenings (Bonferroni)."""
-        return NormalDist().inv_cdf(1.0 - ALPHA / max(2, 2 * len(self.tried)))
+        return NormalDist().inv_cdf(1.0 - ALPHA / max(2, self.statistics))
+
+    @property
+    def statistics(self) -> int:
+        """How many were tried: both forms of each cross, and those of time."""
+        return 2 * len(self.tried) + self.moments
 
 
 def look(

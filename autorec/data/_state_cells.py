@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from autorec.data._state_keys import KeyTable, grown
+from autorec.data._state_keys import ABSENT, KeyTable, longer
 from autorec.data._state_sketch import Sketch
 from autorec.data.columns import Columns
 from autorec.data.features._files import Arrays
@@ -118,7 +118,10 @@ class Cells:
 
     Exact for the first `limit` keys of a level (of what a transform has learned, the most frequent
     ones), and estimated for the others by one sketch per level. Memory: 28 bytes for each possible
-    key of levels that together have at most 2**20, and 72 to 144 bytes for each other key.
+    key of levels that together have at most 2**20, and 50 to 85 bytes for each other key.
+
+    Cells of levels that are addressed directly come first, then one of zeros for absent keys, then
+    those of the keys of the table, in the order in which they came.
     """
 
     def __init__(self, addresses: Addresses, limit: int, epsilon: float, delta: float) -> None:
@@ -127,7 +130,7 @@ class Cells:
         self.sketches: dict[int, Sketch] = {}
         self._kept = np.zeros(len(addresses.levels), np.int64)
         self._table = KeyTable()
-        size = addresses.direct + len(self._table)
+        size = addresses.direct + 1
         self._sums = np.zeros((size, 2))  # labelled rows and label sum, read together
         self._seen = np.zeros(size)
         self._logged = np.zeros(size, np.float32)
@@ -137,9 +140,9 @@ class Cells:
         address = self.addresses.of(columns)
         cell, first = address, self.addresses.cells
         if first < len(address):
-            cell = address.copy()
-            cell[first:] = self._table.find(address[first:].ravel()).reshape(-1, len(columns))
-            cell[first:] += self.addresses.direct
+            cell = address.copy() if self.sketches else address  # which only sketches need again
+            place = self._table.find(address[first:].ravel()).reshape(-1, len(columns))
+            np.add(place, self.addresses.direct, out=cell[first:])
         return Found(address, cell, columns)
 
     def logged(self, found: Found, levels: Ints) -> npt.NDArray[np.float32]:
@@ -160,12 +163,14 @@ class Cells:
 
     def _estimates(self, found: Found, levels: Ints) -> list[tuple[int, Ints, Floats]]:
         """Return row of `levels`, absent rows and estimates (4, m) of levels with sketches."""
-        out = []
+        out: list[tuple[int, Ints, Floats]] = []
+        if not self.sketches:
+            return out
         for row, level in enumerate(levels.tolist()):
             if level not in self.sketches:
                 continue
-            address = found.address[level]
-            absent = ~self._table.has(address, found.cell[level] - self.addresses.direct)
+            address, nowhere = found.address[level], self.addresses.direct + ABSENT
+            absent = found.cell[level] == nowhere
             missing = np.flatnonzero(absent & self.addresses.known(found.columns)[level])
             out.append((row, missing, self.sketches[level].read(address[missing])))
         return out
@@ -197,8 +202,7 @@ class Cells:
         """Add amounts (3, n), of which labels below 0 made -`negative`, to ascending addresses."""
         direct = int(np.searchsorted(address, self.addresses.direct))
         keys = address[direct:]
-        fresh = ~self._table.has(keys, self._table.find(keys))
-        new = np.flatnonzero(fresh)
+        new = np.flatnonzero(self._table.find(keys) == ABSENT)
         if len(new):
             spilled = self._admit(keys, new, amounts[0, direct:])
             if len(spilled):
@@ -216,11 +220,6 @@ class Cells:
         self._sums[cell] += amounts[1:].T
         self._logged[cell] = logged(self._seen[cell])
 
-    def reserve(self, more: int) -> None:
-        """Make room for so many keys at once."""
-        if not self._table.fits(more):
-            self._grow(more)
-
     def _admit(self, keys: Ints, new: Ints, rows: Floats) -> Ints:
         """Give slots to new keys that the limit allows, frequent ones first; return the rest."""
         level = self.addresses.level(keys[new])
@@ -229,22 +228,25 @@ class Cells:
         rank = np.arange(len(new)) - np.searchsorted(ordered, ordered)
         allowed = np.empty(len(new), np.bool_)
         allowed[order] = rank + self._kept[ordered] < self.limit
-        taken = keys[new[allowed]]
-        self.reserve(len(taken))
-        self._table.add(taken)
+        self._take(keys[new[allowed]])
         self._kept += np.bincount(level[allowed], minlength=len(self._kept))
         return new[~allowed]
 
-    def _grow(self, more: int) -> None:
-        table, old, new = self._table.larger(more)
-        first = self.addresses.direct
-        cells = np.arange(first)
-        old, new = np.concatenate([cells, old + first]), np.concatenate([cells, new + first])
-        size = first + len(table)
-        self._sums = grown(self._sums, size, old, new)
-        self._seen = grown(self._seen, size, old, new)
-        self._logged = grown(self._logged, size, old, new)
-        self._table = table
+    def _take(self, keys: Ints) -> None:
+        """Give new keys (n,) the next cells."""
+        self.reserve(len(keys))
+        self._table.add(keys, 1 + self._table.used + np.arange(len(keys)))
+
+    def reserve(self, more: int) -> None:
+        """Make room for so many keys at once; cells grow by a half at least."""
+        self._table.reserve(more)
+        held = len(self._seen)
+        needed = self.addresses.direct + 1 + self._table.used + more
+        if needed > held:
+            size = max(needed, held + (held - self.addresses.direct) // 2)
+            self._sums = longer(self._sums, size)
+            self._seen = longer(self._seen, size)
+            self._logged = longer(self._logged, size)
 
     def _spill(
         self, keys: Ints, spilled: Ints, amounts: Floats, negative: Floats | None, first: int
@@ -265,10 +267,10 @@ class Cells:
     def state(self) -> dict[str, Arrays]:
         """Return named tables of arrays: the kept keys of each level, and its sketch."""
         first = self.addresses.direct
-        slots = self._table.slots()
+        keys, places = self._table.items()
         direct = np.flatnonzero(self._seen[:first] + self._sums[:first, 0])
-        address = np.concatenate([direct, self._table.keys[slots]])
-        cell = np.concatenate([direct, slots + first])
+        address = np.concatenate([direct, keys])
+        cell = np.concatenate([direct, places + first])
         level = self.addresses.level(address)
         out: dict[str, Arrays] = {}
         for at, cross in enumerate(self.addresses.levels):

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autorec.data._state_keys import KeyTable, distinct
+from autorec.data._state_keys import ABSENT, KeyTable, distinct
 from autorec.data.features._files import Arrays
 from autorec.data.features._keys import Ints, Mask
 from autorec.data.timeline import UNKNOWN
 
-NOBODY = 0  # the row of who is not there, which stays empty
+NOBODY = ABSENT  # the row of who is not there, which stays empty
 
 
 class Merged(NamedTuple):
@@ -36,7 +36,7 @@ class Rings:
 
     Beyond that, those whose last event is longest ago are forgotten, a quarter of them at once.
     An event that comes late takes its place in time. Memory: 16 * depth + 16 bytes an entity, and
-    24 to 48 more for its key.
+    21 to 43 more for its key.
 
     Attributes:
         time, value: (K, depth) int64, ascending from the left, `UNKNOWN` and 0 behind them.
@@ -50,7 +50,6 @@ class Rings:
 
     def _clear(self, room: int) -> None:
         self._table = KeyTable(room)
-        self._row = np.zeros(len(self._table), np.int32)
         self._used, size = 1, 1 + room
         self.time: Ints = np.full((size, self.depth), UNKNOWN, np.int64)
         self.value: Ints = np.zeros((size, self.depth), np.int64)
@@ -62,8 +61,7 @@ class Rings:
 
     def rows(self, key: Ints, known: Mask) -> Ints:
         """Return the row (n,) of each entity, `NOBODY` where it is not known."""
-        slots = self._table.find(key)
-        return np.where(known & self._table.has(key, slots), self._row[slots], NOBODY)
+        return np.where(known, self._table.find(key), NOBODY)
 
     def room(self, key: Ints) -> tuple[Ints, Ints | None]:
         """Make room for entities (n,); return their rows, and where old rows went or None.
@@ -71,21 +69,16 @@ class Rings:
         At most a quarter of `entities` may differ.
         """
         keys, place = np.unique(key, return_inverse=True)
-        new = keys[~self._table.has(keys, self._table.find(keys))]
+        new = keys[self._table.find(keys) == NOBODY]
         moved = None
         if len(self) + len(new) > self.entities:
             moved = self._forget(keys)
-            new = keys[~self._table.has(keys, self._table.find(keys))]
-        if not self._table.fits(len(new)):
-            table, old, at = self._table.larger(len(new))
-            row = np.zeros(len(table), np.int32)
-            row[at] = self._row[old]
-            self._table, self._row = table, row
+            new = keys[self._table.find(keys) == NOBODY]
         if self._used + len(new) > len(self.newest):
             self._lengthen(max(len(new), min(2 * self._used, self.entities - self._used)))
-        self._row[self._table.add(new)] = self._used + np.arange(len(new))
+        self._table.add(new, self._used + np.arange(len(new)))
         self._used += len(new)
-        return self._row[self._table.find(keys)].astype(np.int64)[place], moved
+        return self._table.find(keys)[place], moved
 
     def _lengthen(self, more: int) -> None:
         def longer(values: Ints, fill: int) -> Ints:
@@ -96,8 +89,7 @@ class Rings:
 
     def _forget(self, needed: Ints) -> Ints:
         """Keep the latest three quarters, less room for `needed`; return new rows of old ones."""
-        slots = self._table.slots()
-        rows, keys = self._row[slots].astype(np.int64), self._table.keys[slots]
+        keys, rows = self._table.items()
         keep = max(0, self.entities - max(self.entities // 4, len(needed)))
         order = np.lexsort((keys, self.newest[rows]))[len(rows) - min(keep, len(rows)) :]
         old, held = rows[order], (self.time, self.value, self.newest, self.dropped)
@@ -108,7 +100,7 @@ class Rings:
             (self.time, self.value, self.newest, self.dropped), held, strict=True
         ):
             mine[1 : 1 + len(old)] = values[old]
-        self._row[self._table.add(keys[order])] = moved[old]
+        self._table.add(keys[order], moved[old])
         self._used = 1 + len(old)
         return moved
 
@@ -141,9 +133,8 @@ class Rings:
 
     def state(self) -> Arrays:
         """Return keys, rows and their events as 1-d arrays of K entries or K * depth."""
-        slots = self._table.slots()
-        rows = self._row[slots]
-        out: Arrays = {"key": self._table.keys[slots], "dropped": self.dropped[rows]}
+        keys, rows = self._table.items()
+        out: Arrays = {"key": keys, "dropped": self.dropped[rows]}
         for place in range(self.depth):
             out[f"time {place}"] = self.time[rows, place]
             out[f"value {place}"] = self.value[rows, place]
@@ -154,7 +145,7 @@ class Rings:
         count = len(held["key"])
         self._clear(count)
         rows = 1 + np.arange(count)
-        self._row[self._table.add(held["key"])] = rows
+        self._table.add(held["key"], rows)
         self._used = 1 + count
         for place in range(self.depth):
             self.time[rows, place] = held[f"time {place}"]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from autorec.data._state_cells import Addresses, Cells
+from autorec.data._state_cells import Addresses, Cells, Found
 from autorec.data._state_keys import distinct
 from autorec.data.columns import Columns
 from autorec.data.features._keys import Cross, Ints
@@ -20,11 +20,12 @@ from autorec.errors import ConfigError
 WHOLE = Cross((), ())  # the level of all rows
 
 
-class _Group(NamedTuple):
-    """The rates of crosses of k fields: output columns (m,), where their numbers stand."""
+class _Crossed(NamedTuple):
+    """The rates of m crosses of up to k fields: output columns (m,), where their numbers stand."""
 
-    columns: Ints
-    parents: Ints  # (k, m), into the single rates
+    columns: slice | Ints
+    parents: Ints  # (k, m), into the single rates and a row of zeros behind them
+    fields: Floats  # (m, 1), how many fields each has
     level: slice  # of the support
     strength: Floats  # (m, 1)
 
@@ -50,7 +51,8 @@ class Statistics:
         crosses = [WHOLE, *(cross for each in made for cross in each.tables)]
         addresses = Addresses(crosses)
         self.cells = Cells(addresses, limit, epsilon, delta)
-        self._count_columns = np.array(list(counts), np.int64)
+        self._count_columns = _run(list(counts))
+        self._has_counts = bool(counts)
         self._count_levels = _levels(addresses, [each.fields for each in counts.values()])
         self._plan(rates, addresses)
 
@@ -61,25 +63,27 @@ class Statistics:
             for name in each.fields:
                 singles.setdefault((name, each.strength), len(singles))
         self._single_strength = np.array([[m] for _, m in singles]).reshape(-1, 1)
+        alone = {at: each for at, each in rates.items() if len(each.fields) == 1}
+        self._alone = np.array(list(alone), np.int64)
+        self._alone_from = np.array(
+            [singles[each.fields[0], each.strength] for each in alone.values()], np.int64
+        )
         levels: list[tuple[str, ...]] = [(), *((name,) for name, _ in singles)]
         self._singles = slice(1, len(levels))
-        self._groups: list[_Group] = []
-        for size in (1, 2, 3):
-            mine = {at: each for at, each in rates.items() if len(each.fields) == size}
-            if not mine:
-                continue
-            first = len(levels)
-            levels += [r.fields for r in mine.values()] if size > 1 else []
-            parents = [[singles[name, r.strength] for name in r.fields] for r in mine.values()]
-            self._groups.append(
-                _Group(
-                    np.array(list(mine), np.int64),
-                    np.array(parents, np.int64).T.copy(),
-                    slice(first, len(levels)),
-                    np.array([[r.strength] for r in mine.values()]),
-                )
-            )
-        self._support = _levels(addresses, levels)
+        crossed = {at: each for at, each in rates.items() if len(each.fields) > 1}
+        most = max((len(each.fields) for each in crossed.values()), default=0)
+        parents = np.full((most, len(crossed)), len(singles), np.int64)
+        for column, each in enumerate(crossed.values()):
+            places = [singles[name, each.strength] for name in each.fields]
+            parents[: len(places), column] = places
+        self._crossed = _Crossed(
+            _run(list(crossed)),
+            parents,
+            np.array([[float(len(each.fields))] for each in crossed.values()]),
+            slice(len(levels), len(levels) + len(crossed)),
+            np.array([[each.strength] for each in crossed.values()]),
+        )
+        self._support = _levels(addresses, [*levels, *(r.fields for r in crossed.values())])
 
     def learn(self, counts: Sequence[Counts], rates: Sequence[Rates]) -> None:
         """Take what fitted transforms know.
@@ -140,21 +144,29 @@ class Statistics:
     def read(self, columns: Columns, out: npt.NDArray[np.float32]) -> None:
         """Write the values of n rows into their places of `out` (Q, n)."""
         found = self.cells.find(columns)
-        if len(self._count_columns):
+        if self._has_counts:
             out[self._count_columns] = self.cells.logged(found, self._count_levels)
-        if not self._groups:
-            return
+        if len(self._single_strength):
+            self._read_rates(found, out)
+
+    def _read_rates(self, found: Found, out: npt.NDArray[np.float32]) -> None:
         count, total = self.cells.support(found, self._support)
         prior = total[0] / np.maximum(count[0], 1.0)
-        single = _shrunk(count[self._singles], total[self._singles], self._single_strength, prior)
-        for group in self._groups:
-            parent = single.take(group.parents[0], axis=0)
-            for each in group.parents[1:]:
-                parent += single.take(each, axis=0)
-            if len(group.parents) > 1:
-                parent /= len(group.parents)
-                parent = _shrunk(count[group.level], total[group.level], group.strength, parent)
-            out[group.columns] = parent
+        single = np.zeros((len(self._single_strength) + 1, count.shape[1]))
+        _shrink(
+            single[:-1], count[self._singles], total[self._singles], self._single_strength, prior
+        )
+        if len(self._alone):
+            out[self._alone] = single.take(self._alone_from, axis=0)
+        crossed = self._crossed
+        if not len(crossed.strength):
+            return
+        parent = single.take(crossed.parents[0], axis=0)
+        for each in crossed.parents[1:]:
+            parent += single.take(each, axis=0)  # of zeros where a cross has fewer fields
+        parent /= crossed.fields
+        _shrink(parent, count[crossed.level], total[crossed.level], crossed.strength, parent)
+        out[crossed.columns] = parent
 
     def update(self, columns: Columns, *, seen: bool, labels: bool) -> None:
         """Add n rows; `seen` counts them, `labels` takes their labels where they are known."""
@@ -163,12 +175,18 @@ class Statistics:
             self.cells.update(columns, seen=seen, label=label)
 
 
-def _shrunk(count: Floats, total: Floats, strength: Floats, parent: Floats) -> Floats:
-    """Return (total + m * parent) / (count + m), each (k, n)."""
-    rate = strength * parent
-    rate += total
-    rate /= count + strength
-    return rate
+def _shrink(out: Floats, count: Floats, total: Floats, strength: Floats, parent: Floats) -> None:
+    """Write (total + m * parent) / (count + m), each (k, n), to `out`, which may be `parent`."""
+    np.multiply(strength, parent, out=out)
+    out += total
+    out /= count + strength
+
+
+def _run(columns: list[int]) -> slice | Ints:
+    """Return columns that follow one another as a slice, which is written to in half the time."""
+    if columns and columns == list(range(columns[0], columns[0] + len(columns))):
+        return slice(columns[0], columns[0] + len(columns))
+    return np.array(columns, np.int64)
 
 
 def _levels(addresses: Addresses, fields: Sequence[tuple[str, ...]]) -> Ints:

@@ -20,6 +20,7 @@ from autorec.data.casting import numbers
 from autorec.data.learning import BIN, Fitting, Settings, features_of, finite, require
 from autorec.data.numeric import Numeric
 from autorec.data.sequences import pad, parts
+from autorec.data.timeline import of_rows
 from autorec.data.vocabulary import FIRST, Codes, Vocabulary
 from autorec.errors import SchemaError
 from autorec.schema import DenseField, Layout, ListField, Schema, SparseField
@@ -186,18 +187,20 @@ class Encoder:
     def encode(self, batch: Any) -> Encoded:
         """Return the codes and floats of the n rows of a `pa.RecordBatch` or `pa.Table`.
 
-        Columns may come in any order, others are ignored.
+        Columns may come in any order, others are ignored. The timestamp is read where a derived
+        column asks for it; rows without it are of the moment behind training.
 
         Raises:
             DataError: columns are missing (all are named), or a value cannot be encoded.
         """
-        return self.derive(self.plain(batch))
+        timed = self.derivation is not None and self.derivation.timed
+        return self.derive(self.plain(batch), of_rows(batch, self.schema) if timed else None)
 
-    def derive(self, encoded: Encoded) -> Encoded:
-        """Return rows of `base` with the derived columns behind them, as rows of `layout`."""
+    def derive(self, encoded: Encoded, time: npt.NDArray[np.int64] | None = None) -> Encoded:
+        """Return rows of `base`, of known times (n,), with the derived columns behind them."""
         if self.derivation is None:
             return encoded
-        return self.derivation.append(self.base, encoded)
+        return self.derivation.append(self.base, encoded, time)
 
     def plain(self, batch: Any) -> Encoded:
         """Return what `encode` does without derived columns, as rows of `base`.
@@ -205,9 +208,8 @@ class Encoder:
         Raises:
             DataError: columns are missing (all are named), or a value cannot be encoded.
         """
-        fields = features_of(self.schema)
-        require(batch, [field.name for field in fields])
-        n = batch.num_rows
+        names, n = [field.name for field in features_of(self.schema)], batch.num_rows
+        require(batch, names)
         out = Encoded(
             codes=np.empty((n, len(self.base.sparse)), np.int32),
             lists={f.name: np.empty((n, f.length), np.int32) for f in self.base.lists},
@@ -215,7 +217,7 @@ class Encoder:
         )
         table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
         start = 0
-        for piece in table.select([f.name for f in fields]).to_batches(max_chunksize=_ROWS):
+        for piece in table.select(names).to_batches(max_chunksize=_ROWS):
             self._encode_into(piece, out, slice(start, start + piece.num_rows))
             start += piece.num_rows
         return out
@@ -246,10 +248,8 @@ class Encoder:
             RankerError: no encoder, a newer version, or a file that is missing or altered.
         """
         body, vocabularies = saved.read(Path(folder))
-        numeric = {
-            name: Numeric(**{**v, "edges": tuple(v["edges"])})
-            for name, v in body["numeric"].items()
-        }
+        told = body["numeric"].items()
+        numeric = {name: Numeric(**{**v, "edges": tuple(v["edges"])}) for name, v in told}
         schema, settings = Schema.from_json(body["schema"]), Settings(**body["settings"])
         derivation = None
         if body.get("derived"):

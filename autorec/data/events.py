@@ -15,6 +15,7 @@ from autorec.data.encoder import Encoder
 from autorec.data.features.base import Transform
 from autorec.data.labels import LabelMap
 from autorec.data.sources import open_source
+from autorec.data.timeline import of_rows
 from autorec.errors import ConfigError, DataError
 
 # Events that are added at a time; readers see all of a part or none of it.
@@ -22,9 +23,14 @@ ROWS = 65_536
 
 
 def columns_read(encoder: Encoder, transforms: Sequence[Transform]) -> list[str]:
-    """Return the raw columns behind the inputs of transforms, in the order of the encoder."""
+    """Return the raw columns behind the inputs of transforms, in the order of the encoder.
+
+    Last comes the timestamp, where a transform reads it.
+    """
     inputs = {name for each in transforms for name in each.inputs}
-    return list(dict.fromkeys(f.source for f in encoder.base.sparse if f.name in inputs))
+    found = list(dict.fromkeys(f.source for f in encoder.base.sparse if f.name in inputs))
+    named, timed = encoder.schema.timestamp, any(each.needs_time for each in transforms)
+    return [*found, named] if timed and named is not None else found
 
 
 def read_events(
@@ -65,7 +71,8 @@ def read_events(
     for batch in source.batches(names, ROWS):
         label = _labels(batch.column(labels[0]), labels[1]) if labels and told else None
         rows = encoder.plain(_filled(batch, [f.name for f in encoder.schema.features], wanted))
-        parts.append(Columns.of(encoder.base, rows, label=label))
+        time = of_rows(batch, encoder.schema)
+        parts.append(Columns.of(encoder.base, rows, label=label, time=time))
     return parts
 
 

@@ -22,7 +22,6 @@ from autorec.data.columns import Columns
 from autorec.data.encoder import Encoded
 from autorec.data.features import _files
 from autorec.data.features._checks import at_least
-from autorec.data.features._files import Arrays
 from autorec.data.features.base import Transform
 from autorec.data.features.counts import Counts
 from autorec.data.features.last_items import LastItems
@@ -30,6 +29,7 @@ from autorec.data.features.rates import Rates
 from autorec.data.features.recency import Recency
 from autorec.data.folders import whole
 from autorec.data.sealed import Sealed
+from autorec.data.timeline import UNKNOWN
 from autorec.errors import ConfigError
 from autorec.schema import Layout
 
@@ -78,6 +78,8 @@ class LiveState:
     One thread may write while others read: a reading that a writer has crossed is made again, and
     after three of them the reader waits. Writers wait for one another.
 
+    `newest` is the time of the newest event that `update` took, `UNKNOWN` before the first.
+
     Counts and rates are one matrix product, one search and one gather.
     """
 
@@ -92,7 +94,7 @@ class LiveState:
         )
         self._needs_time = any(each.needs_time for each in transforms)
         self._checked: Layout | None = None
-        self._lock, self._version = threading.Lock(), 0
+        self._lock, self._version, self.newest = threading.Lock(), 0, UNKNOWN
         self._plan()
 
     def _plan(self) -> None:
@@ -218,6 +220,8 @@ class LiveState:
             return
         with self._lock:
             self._version += 1
+            if seen and columns.time is not None:
+                self.newest = max(self.newest, int(columns.time.max()))
             try:
                 self._statistics.update(columns, seen=seen, labels=labels)
                 for live, _ in self._events.values() if seen else ():
@@ -266,7 +270,8 @@ class LiveState:
                 tables |= {f"events {number} {name}": t for name, t in live.state().items()}
             for number, each in enumerate(self._transforms):
                 each.save(partial / f"transform-{number:04d}")
-            body = {"limits": asdict(self.limits), "transforms": len(self._transforms)}
+            body = {"limits": asdict(self.limits), "newest": self.newest}
+            body["transforms"] = len(self._transforms)
             _files.fill(partial, _FOLDER, body, tables)
 
     @classmethod
@@ -277,19 +282,13 @@ class LiveState:
             RankerError: no state, a newer version, or a file that is missing or altered.
         """
         body, tables = _files.read(Path(folder), _FOLDER)
-        names = [f"transform-{number:04d}" for number in range(body["transforms"])]
-        made = cls(
-            [Transform.load(Path(folder) / name) for name in names], Limits(**body["limits"])
-        )
-        made._statistics.cells.restore(_below(tables, "cells"))
+        places = [Path(folder) / f"transform-{at:04d}" for at in range(body["transforms"])]
+        made = cls([*map(Transform.load, places)], Limits(**body["limits"]))
+        made.newest = body.get("newest", UNKNOWN)
+        made._statistics.cells.restore(_files.below(tables, "cells"))
         for number, (live, _) in made._events.items():
-            live.restore(_below(tables, f"events {number}"))
+            live.restore(_files.below(tables, f"events {number}"))
         return made
-
-
-def _below(tables: dict[str, Arrays], start: str) -> dict[str, Arrays]:
-    """Return the tables whose names begin with a word, without it."""
-    return {n.removeprefix(f"{start} "): t for n, t in tables.items() if n.startswith(f"{start} ")}
 
 
 def _live(made: Any, limits: Limits) -> LiveRecency | LiveItems:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from autorec.data.casting import conform, flat, is_text
 from autorec.errors import DataError
+from autorec.schema import Schema
 
 Ints = npt.NDArray[np.int64]
 UNKNOWN = np.iinfo(np.int64).min  # a null timestamp in the store: sorts before every known one
@@ -90,6 +91,18 @@ def stored(array: Any, column: str, dtype: str = "") -> Ints:
             )
         values = np.rint(scaled).astype(np.int64)
     return np.where(missing, UNKNOWN, values) if missing.any() else values
+
+
+def of_rows(batch: Any, schema: Schema) -> Ints | None:
+    """Return the stored times (n,) of the rows of a batch; None where it has no such column.
+
+    Raises:
+        DataError: as `stored`.
+    """
+    column = schema.timestamp
+    if column is None or column not in batch.schema.names:
+        return None
+    return stored(batch.column(column), column, schema[column].dtype)
 
 
 def told(value: float, dtype: str) -> str:

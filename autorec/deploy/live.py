@@ -47,8 +47,7 @@ class Counting:
     def go_live(self, limits: Limits | None = None) -> bool:
         """Make the live state now and not in the first `update`; scores keep their bits.
 
-        It takes about a second per million distinct values, and makes statistics several times
-        faster to read.
+        It takes about a second per two million distinct values.
 
         Args:
             limits: how much the state holds; it stays with the state.
@@ -71,6 +70,15 @@ class Counting:
                     "give them when it is made"
                 )
         return True
+
+    def warm(self) -> None:
+        """Put the statistics of training into one table now, and not in the third small request.
+
+        It takes about a second per two million distinct values; 500 candidates are then served
+        several times faster. Scores keep their bits. With a live state there is nothing to do.
+        """
+        if self.encoder.derivation is not None:
+            self.encoder.derivation.warm()
 
     def update(self, events: Any, *, seen: bool = True, labels: bool = True) -> int:
         """Count new events; from then on `score` and `rank` read statistics that know them.

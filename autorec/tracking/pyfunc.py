@@ -169,4 +169,7 @@ def read_entry(folder: Path) -> str:
 
 def _load_pyfunc(data_path: str) -> RankerModel:
     """Load a model for MLflow, which finds this function by its name."""
-    return RankerModel(load_ranker(Path(data_path)))
+    ranker = load_ranker(Path(data_path))
+    # A server answers many small requests: what the third one would make is made here.
+    getattr(ranker, "warm", lambda: None)()
+    return RankerModel(ranker)

@@ -15,6 +15,7 @@ from autorec.errors import RankerError
 from autorec.job import COMPLETE, DEADLINE, STOPPED, Job, Report
 from autorec.schema import Layout
 from autorec.tasks.base import Task
+from autorec.train import _shown
 from autorec.train.fit import Array, Trained, TrainingData
 
 if TYPE_CHECKING:
@@ -22,18 +23,15 @@ if TYPE_CHECKING:
 
 _FILE = "model.lightgbm.txt"
 _PATIENCE = 50
-# A list becomes one 0/1 column per frequent value, and its length.
-_LIST_VALUES = 32
 _METRICS = {"rmse": "rmse", "mae": "l1", "auc": "auc", "gauc": "auc"}
 
 
 class TreeModel:
-    """A boosted ensemble of `lightgbm.Booster`."""
+    """A boosted ensemble of `lightgbm.Booster`, and the values of lists that it sees."""
 
-    def __init__(self, booster: Any, features: Features, task: Task) -> None:
-        self.booster = booster
-        self.features = features
-        self.task = task
+    def __init__(self, booster: Any, features: Features, task: Task, shown: _shown.Shown) -> None:
+        self.booster, self.features, self.task = booster, features, task
+        self.shown = shown
 
     def predict(self, columns: Columns) -> Array:
         """Return predictions (N,), float64, in the task's units."""
@@ -42,45 +40,51 @@ class TreeModel:
             piece = columns.take(slice(start, start + (1 << 18)))
             # Waking a second thread costs more than the trees of a few rows: 15 ms against 0.3.
             threads = 1 if piece.n_rows < 2048 else 0
-            parts.append(self.booster.predict(matrix(piece, self.features), num_threads=threads))
+            seen = matrix(piece, self.features, self.shown)
+            parts.append(self.booster.predict(seen, num_threads=threads))
         raw = np.concatenate(parts) if parts else np.zeros(0)
         return self.task.clip(raw.astype(np.float64))
 
     def save(self, folder: Path) -> None:
-        """Write LightGBM's own text format."""
+        """Write LightGBM's own text format, and the values of lists."""
         (folder / _FILE).write_text(self.booster.model_to_string(), encoding="utf-8")
+        _shown.save(folder, self.shown)
 
 
 def load(folder: Path, candidate: Candidate, layout: Layout, task: Task) -> TreeModel:
     """Read what `TreeModel.save` wrote.
 
     Raises:
-        RankerError: the file is missing or damaged.
+        RankerError: a file is missing or damaged.
     """
     path = folder / _FILE
     try:
         text = path.read_text(encoding="utf-8")
-        return TreeModel(lightgbm.Booster(model_str=text), candidate.features, task)
+        booster = lightgbm.Booster(model_str=text)
     except (OSError, lightgbm.basic.LightGBMError) as error:
         raise RankerError(
             f"{path} must hold a LightGBM model, but reading it failed: {error}"
         ) from error
+    return TreeModel(booster, candidate.features, task, _shown.load(folder, layout))
 
 
-def matrix(columns: Columns, features: Features) -> np.ndarray:
+def matrix(columns: Columns, features: Features, shown: _shown.Shown | None = None) -> np.ndarray:
     """Return the columns as LightGBM sees them: codes (category columns), numbers, list flags.
 
     float32 (N, C); float64 where a table has more than 2^24 rows, whose codes float32 would merge.
+
+    Args:
+        columns: N rows.
+        features: which columns are read.
+        shown: codes of each list that have a column; None: the first ones.
     """
     layout, read = columns.layout, features.plain()
     ids = read.sparse_of(layout)
     wide = any(layout.sparse[i].rows > 1 << 24 for i in ids)
     parts = [columns.codes[:, ids], columns.dense[:, read.dense_of(layout)]]
-    for field in layout.lists:
-        values = columns.lists[field.name]
-        shown = min(_LIST_VALUES, field.rows - 1)
-        flags = [(values == code).any(axis=1) for code in range(1, 1 + shown)]
-        parts.append(np.stack([*flags, (values > 0).sum(axis=1)], axis=1))
+    held = _shown.first(layout) if shown is None else shown
+    for field in (layout.lists[i] for i in read.lists_of(layout)):
+        parts.append(_shown.flags(field, columns.lists[field.name], held[field.name]))
     return np.concatenate(parts, axis=1, dtype=np.float64 if wide else np.float32)
 
 
@@ -91,14 +95,17 @@ def fit(
     params, rounds = _params(job, data.task), int(job.candidate.recipe.number("max_rounds", 3000))
     features = job.candidate.features
     categories = list(range(len(features.plain().sparse_of(data.layout))))
-    train_set = _dataset(data.train, features, params, categories)
+    shown = _shown.choose(data.train)
+    train_set = _dataset(data.train, matrix(data.train, features, shown), params, categories)
     watch = _Watch(lambda: time.time() >= job.deadline or data.late())
     callbacks: list[Any] = [watch]
     valid_sets = []
     if data.valid is None:
         rounds = max(1, int((replay or {}).get("rounds", 100)))
     else:
-        valid_sets = [_dataset(data.valid, features, params, categories, train_set)]
+        held_out = matrix(data.valid, features, shown)
+        valid_sets = [_dataset(data.valid, held_out, params, categories, train_set)]
+        del held_out
         callbacks.append(lightgbm.early_stopping(_PATIENCE, verbose=False))
     booster = lightgbm.train(
         params,
@@ -110,7 +117,8 @@ def fit(
     )
     used = booster.best_iteration or booster.current_iteration()
     text = booster.model_to_string(num_iteration=used)
-    return _trained(job, data, text, watch, report)
+    model = TreeModel(lightgbm.Booster(model_str=text), features, data.task, shown)
+    return _trained(job, data, model, watch, report)
 
 
 def _params(job: Job, task: Task) -> dict[str, Any]:
@@ -130,9 +138,11 @@ def _params(job: Job, task: Task) -> dict[str, Any]:
     }
 
 
-def _trained(job: Job, data: TrainingData, text: str, watch: _Watch, report: Report) -> Trained:
-    kept = lightgbm.Booster(model_str=text)
-    used, n = kept.current_iteration(), data.train.n_rows
+def _trained(
+    job: Job, data: TrainingData, model: TreeModel, watch: _Watch, report: Report
+) -> Trained:
+    text = model.booster.model_to_string()
+    used, n = model.booster.current_iteration(), data.train.n_rows
     sign = 1.0 if watch.higher_is_better else -1.0
     history = [{"rows": (i + 1) * n, "score": sign * score} for i, score in enumerate(watch.scores)]
     status = DEADLINE if watch.late else COMPLETE
@@ -140,7 +150,7 @@ def _trained(job: Job, data: TrainingData, text: str, watch: _Watch, report: Rep
         status = STOPPED
     leaves = sum(int(line[11:]) for line in text.splitlines() if line.startswith("num_leaves="))
     return Trained(
-        TreeModel(kept, job.candidate.features, data.task),
+        model,
         job.candidate,
         rows=(len(history) or used) * n,
         status=status,
@@ -160,13 +170,13 @@ def _trained(job: Job, data: TrainingData, text: str, watch: _Watch, report: Rep
 
 def _dataset(
     columns: Columns,
-    features: Features,
+    seen: np.ndarray,
     params: dict[str, Any],
     categories: list[int],
     reference: Any = None,
 ) -> Any:
     return lightgbm.Dataset(
-        matrix(columns, features),
+        seen,
         label=columns.label,
         weight=columns.weight,
         categorical_feature=categories,

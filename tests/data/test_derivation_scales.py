@@ -69,6 +69,13 @@ def test_edges_that_share_a_cell_or_lie_far_apart(
     assert_same(columns, made)
 
 
+def test_more_bins_than_a_byte_tells() -> None:
+    rng = np.random.default_rng(1)
+    columns = [numeric(np.unique(rng.normal(size=400).round(3)).tolist()), numeric([0.5])]
+    assert columns[0].rows > 256
+    assert_same(columns, rng.normal(size=(2, 300)).round(3).astype(np.float32))
+
+
 def test_no_rows_and_no_columns() -> None:
     assert_same([numeric([1.0])], np.empty((1, 0), np.float32))
     assert_same([], np.empty((0, 5), np.float32))

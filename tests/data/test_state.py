@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autorec.data import _state_cells, _state_rings
-from autorec.data._state_keys import EMPTY, KeyTable
+from autorec.data import _state_cells, _state_keys, _state_rings
+from autorec.data._state_keys import ABSENT, KeyTable
 from autorec.data._state_rings import Buckets, Rings
 from autorec.data._state_sketch import Sketch
 from autorec.data.columns import Columns
@@ -346,21 +346,31 @@ def test_buckets_follow_their_rows_when_others_are_forgotten() -> None:
 
 def test_a_key_table_is_a_dictionary() -> None:
     rng = np.random.default_rng(0)
-    table, known = KeyTable(), set()
+    table: KeyTable = KeyTable()
+    known: dict[int, int] = {}
     for _ in range(30):
         keys = np.unique(rng.integers(0, 2**62, 300) // rng.choice([1, 2**40, 2**55]))
-        slots = table.find(keys)
-        there = table.has(keys, slots)
-        assert there.tolist() == [key in known for key in keys.tolist()]
-        assert (table.keys[slots[~there]] == EMPTY).all()
-        new = keys[~there]
-        if not table.fits(len(new)):
-            table, old, at = table.larger(len(new))
-            assert len(old) == len(at) == len(known)
-        table.add(new)
-        known |= set(new.tolist())
-        assert table.used == len(known) <= len(table) / 2
-        assert set(table.keys[table.slots()].tolist()) == known
+        places = table.find(keys)
+        assert places.tolist() == [known.get(key, ABSENT) for key in keys.tolist()]
+        new = keys[places == ABSENT]
+        mine = 1 + table.used + np.arange(len(new))
+        table.add(new, mine)
+        known |= dict(zip(new.tolist(), mine.tolist(), strict=True))
+        assert table.used == len(known) <= 0.375 * len(table)
+        held = table.items()
+        assert dict(zip(held[0].tolist(), held[1].tolist(), strict=True)) == known
+
+
+def test_a_key_table_grows_where_keys_find_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_state_keys, "_ROUNDS", 2)  # so that few collisions are too many
+    keys = np.random.default_rng(0).permutation(5000)[:380].astype(np.int64)
+    table = KeyTable(380)
+    size = len(table)
+    for part in np.array_split(np.arange(380), 19):
+        table.add(keys[part], 1 + part)
+    assert len(table) > size and table.used == 380
+    assert (table.find(keys) == 1 + np.arange(380)).all()
+    assert (table.find(5000 + keys) == ABSENT).all()
 
 
 def test_readers_beside_a_writer_see_a_state_between_two_updates() -> None:

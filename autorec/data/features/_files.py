@@ -54,3 +54,8 @@ def _table(folder: Path, kind: Sealed, file: Mapping[str, str]) -> Arrays:
     with pa.ipc.open_file(pa.py_buffer(kind.data(folder, file))) as source:
         batch = source.get_batch(0)
     return {name: np.asarray(batch.column(name)) for name in batch.schema.names}
+
+
+def below(tables: dict[str, Arrays], start: str) -> dict[str, Arrays]:
+    """Return the tables whose names begin with a word, without it."""
+    return {n.removeprefix(f"{start} "): t for n, t in tables.items() if n.startswith(f"{start} ")}

@@ -36,12 +36,14 @@ class DateParts(Transform):
     """Date parts of the row's own time, read as UTC.
 
     Ids: `time.hour`, `time.weekday` (Monday first), `time.day` of the month, `time.weekend`; code
-    0 is a null time and 2 the first value. "cyclic" gives the sine and cosine of the time of day
-    and of the week, `time.day_cycle.sin` and so on, NaN for a null time.
+    0 is a null time and 2 the first value. As numbers they count from 0, and a null time is NaN.
+    "cyclic" gives the sine and cosine of the time of day and of the week, `time.day_cycle.sin` and
+    so on, NaN for a null time.
 
     Args:
         parts: which of "hour", "weekday", "day", "weekend", "cyclic".
         unit: of the stored time: "s", "ms", "us", "ns", or "auto" by the size of its median.
+        numbers: whether parts come as numbers and not as ids.
     """
 
     needs_time: ClassVar[bool] = True
@@ -49,6 +51,7 @@ class DateParts(Transform):
 
     parts: tuple[str, ...] = PARTS
     unit: str = "auto"
+    numbers: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,8 +71,10 @@ class DateParts(Transform):
 
     @classmethod
     def cases(cls, layout: Layout, timed: bool) -> list[Self]:
-        """Return all parts, and two of them."""
-        return [cls(unit="s"), cls(("weekday", "cyclic"))] if timed else []
+        """Return all parts, two of them, and two as numbers."""
+        if not timed:
+            return []
+        return [cls(unit="s"), cls(("weekday", "cyclic")), cls(("hour", "weekday"), numbers=True)]
 
     def _learn(self, columns: Columns) -> None:
         time = _times(columns)
@@ -82,9 +87,10 @@ class DateParts(Transform):
         ticks = TICKS[self._unit]
         time = np.where(known, time, 0)
         seconds = time // ticks
-        names = [name for name in self.parts if name in IDS]
-        ids = [np.where(known, FIRST + _part(name, seconds), NULL) for name in names]
+        parts = [_part(name, seconds) for name in self._named]
+        ids = [np.where(known, FIRST + part, NULL) for part in parts if not self.numbers]
         dense: list[npt.NDArray[np.float64]] = []
+        dense += [np.where(known, part, np.nan) for part in parts if self.numbers]
         for length in CYCLES.values() if "cyclic" in self.parts else ():
             # The remainder of whole ticks first: a float64 of microseconds has no digits to lose.
             angle = 2 * np.pi * ((time + _MONDAY * ticks) % (length * ticks)) / (length * ticks)
@@ -92,14 +98,19 @@ class DateParts(Transform):
         return encoded(len(columns), ids, dense)
 
     def _layout(self) -> Layout:
-        ids = [name for name in self.parts if name in IDS]
-        waves = [f"time.{cycle}.{wave}" for cycle in CYCLES for wave in ("sin", "cos")]
+        ids = () if self.numbers else self._named
+        numbers = [f"time.{name}" for name in self._named if self.numbers]
+        if "cyclic" in self.parts:
+            numbers += [f"time.{cycle}.{wave}" for cycle in CYCLES for wave in ("sin", "cos")]
         return Layout(
             sparse=tuple(SparseField(f"time.{n}", FIRST + IDS[n], f"time.{n}") for n in ids),
-            dense=tuple(
-                DenseField(name, self._nullable) for name in waves if "cyclic" in self.parts
-            ),
+            dense=tuple(DenseField(name, self._nullable) for name in numbers),
         )
+
+    @property
+    def _named(self) -> tuple[str, ...]:
+        """The parts but "cyclic"."""
+        return tuple(name for name in self.parts if name in IDS)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Arrays]]:
         return {"unit": self._unit, "nullable": self._nullable}, {}

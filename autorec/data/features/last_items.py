@@ -31,7 +31,7 @@ class LastItems(Transform):
     ordered by their code; null items are left out, out-of-vocabulary ones stay as code 1. A null
     or out-of-vocabulary user has no history, nor has a row without a time.
 
-    Memory: 24 bytes an event.
+    Memory: 24 bytes an event on disk, 32 in use.
 
     Args:
         user, item: names of plain fields.

@@ -31,7 +31,7 @@ class Recency(Transform):
     none; `<a*b>.seen` 1 or 0; `<a*b>.within_<w>s` log1p of the events at most w seconds old.
     Null and out-of-vocabulary values have no history, nor has a row without a time.
 
-    Memory: 16 bytes an event on disk, 24 in use.
+    Memory: 16 bytes an event on disk, 32 in use.
 
     Args:
         fields: one to three names of plain fields: the entity.
