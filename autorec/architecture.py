@@ -9,12 +9,12 @@ Two candidates that compute the same family of functions have the same canonical
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from autorec.errors import SpaceError
+from autorec.search_spaces._numbering import numbered, written
 
 Value = bool | int | float | str
 Source = int | str
@@ -25,6 +25,10 @@ PAIRS = "pairs"
 RAWS = (DENSE, SPARSE, SPARSE2, PAIRS)
 NONE = "none"
 TABLE = "embedding"
+BINS = "bins"
+SHARED = "shared"
+# Own tables of crosses: how often their width is halved below D.
+CROSSES = {"full": 0, "half": 1, "quarter": 2}
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,15 @@ class Architecture:
     Every tensor that no node reads is a stream and goes to the head. `linear` adds a first-order
     term: one weight per id and per number. `embedding_width` is D, the same for all fields; 0 in
     canonical form when nothing reads embeddings. `embedding` names the kind of id table (a block of
-    the role `"table"`) and `embedding_args` its own arguments.
+    the role `"table"`) and `embedding_args` its own arguments. `crosses` tells where derived
+    crosses are looked up: in the tables of the other ids (`SHARED`), or in plain ones of their own,
+    whose width is a share of D (`CROSSES`). `numbers` tells how numbers become fields: as the
+    quantile bins of the columns (`BINS`), or by a block of the role `"numbers"`, which takes the
+    place of those bins in the two id tables.
 
     Raises:
-        SpaceError: a node reads itself, a later node, or an input that does not exist.
+        SpaceError: a node reads itself, a later node, or an input that does not exist; or there is
+            no such place for crosses.
     """
 
     nodes: tuple[Node, ...]
@@ -73,9 +82,17 @@ class Architecture:
     linear: bool = False
     embedding: str = TABLE
     embedding_args: tuple[tuple[str, Value], ...] = ()
+    crosses: str = SHARED
+    numbers: str = BINS
+    numbers_args: tuple[tuple[str, Value], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "embedding_args", tuple(sorted(self.embedding_args)))
+        object.__setattr__(self, "numbers_args", tuple(sorted(self.numbers_args)))
+        if self.crosses not in (SHARED, *CROSSES):
+            raise SpaceError(
+                f"crosses are looked up in {(SHARED, *CROSSES)}, but got {self.crosses!r}"
+            )
         for position, node in enumerate(self.nodes):
             for source in node.inputs:
                 known = source in RAWS if isinstance(source, str) else source < position
@@ -96,8 +113,12 @@ class Architecture:
         return any(raw in node.inputs for node in self.nodes)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-able form; `from_json` reads it back."""
+        """Return a JSON-able form, crosses and numbers only where they are not the default."""
+        more: dict[str, Any] = {} if self.crosses == SHARED else {"crosses": self.crosses}
+        if self.numbers != BINS:
+            more["numbers"] = {"kind": self.numbers, "args": dict(self.numbers_args)}
         return {
+            **more,
             "nodes": [
                 {"kind": node.kind, "inputs": list(node.inputs), "args": dict(node.args)}
                 for node in self.nodes
@@ -114,13 +135,16 @@ class Architecture:
             Node(node["kind"], tuple(node["inputs"]), tuple(node["args"].items()))
             for node in data["nodes"]
         )
-        table = data["embedding"]
+        table, numbers = data["embedding"], data.get("numbers", {"kind": BINS, "args": {}})
         return cls(
             nodes,
             int(data["embedding_width"]),
             bool(data["linear"]),
             table["kind"],
             tuple(table["args"].items()),
+            data.get("crosses", SHARED),
+            numbers["kind"],
+            tuple(numbers["args"].items()),
         )
 
     def describe(self) -> str:
@@ -130,6 +154,8 @@ class Architecture:
         )
         width = self.embedding_width
         head = f"ids embedded at width {width}{table}" if width else "no embedding"
+        head += "" if self.crosses == SHARED else f", crosses in their own ({self.crosses})"
+        head += "" if self.numbers == BINS else f", numbers by {self._numbers()}"
         calls = [_call(node.kind, node.args) for node in self.nodes]
         longest = max(map(len, calls), default=0)
         lines = [head + (" + linear term -> head" if self.linear else "")]
@@ -138,6 +164,9 @@ class Architecture:
             to = " -> head" if i in self.sinks else ""
             lines.append(f"[{i + 1}] {call.ljust(longest)} <- {reads}{to}")
         return "\n".join(lines)
+
+    def _numbers(self) -> str:
+        return _call(self.numbers, self.numbers_args)
 
 
 def _call(kind: str, args: tuple[tuple[str, Value], ...]) -> str:
@@ -157,7 +186,8 @@ def canonical(
     # Searches ask for many candidates that differ in their recipe alone. True, 1 and 1.0 are equal
     # keys of a cache and different values, so that types are part of the key.
     args = [arg for node in architecture.nodes for arg in node.args]
-    types = tuple(type(value) for _, value in (*args, *architecture.embedding_args))
+    args += [*architecture.embedding_args, *architecture.numbers_args]
+    types = tuple(type(value) for _, value in args)
     types += (type(architecture.linear), type(architecture.embedding_width))
     return _canonical(architecture, raws, field_kinds, types)
 
@@ -170,7 +200,7 @@ def _canonical(
     _types: tuple[type, ...],
 ) -> Architecture:
     live = _live_nodes(architecture, raws)
-    nodes = min((_canonical_order(one) for one in _table_namings(live)), key=_written)
+    nodes = min((numbered(one) for one in _table_namings(live)), key=written)
     linear = architecture.linear or not nodes
     embedded = any({SPARSE, SPARSE2} & set(node.inputs) for node in nodes)
     width_matters = embedded or any(
@@ -182,6 +212,9 @@ def _canonical(
         linear,
         architecture.embedding if embedded else TABLE,
         architecture.embedding_args if embedded else (),
+        architecture.crosses if embedded or linear else SHARED,
+        architecture.numbers if embedded else BINS,
+        architecture.numbers_args if embedded else (),
     )
 
 
@@ -196,10 +229,6 @@ def _table_namings(nodes: list[Node]) -> list[list[Node]]:
         for node in nodes
     ]
     return [nodes, swapped] if SPARSE in read else [swapped]
-
-
-def _written(nodes: Sequence[Node]) -> tuple[Any, ...]:
-    return tuple((n.kind, str(n.args), tuple(map(str, n.inputs))) for n in nodes)
 
 
 def _live_nodes(architecture: Architecture, raws: frozenset[str]) -> list[Node]:
@@ -217,70 +246,3 @@ def _live_nodes(architecture: Architecture, raws: frozenset[str]) -> list[Node]:
         new_index[i] = len(live)
         live.append(replace(node, inputs=tuple(inputs)))
     return live
-
-
-def _canonical_order(nodes: list[Node]) -> tuple[Node, ...]:
-    """Renumber `nodes` so that equal graphs give equal tuples, however they were numbered."""
-    if not nodes:
-        return ()
-    return min(_discrete_orders(nodes, _refine(nodes, [0] * len(nodes))))[1]
-
-
-def _refine(nodes: list[Node], colours: list[int]) -> list[int]:
-    """Colour refinement: nodes keep one colour only while nothing tells them apart."""
-    while True:
-        readers: list[list[int]] = [[] for _ in nodes]
-        for i, node in enumerate(nodes):
-            for source in node.nodes_read:
-                readers[source].append(colours[i])
-        marks = []
-        for i, node in enumerate(nodes):
-            raw = tuple(s for s in node.inputs if isinstance(s, str))
-            read = tuple(sorted(colours[s] for s in node.nodes_read))
-            args = tuple((name, type(value).__name__, str(value)) for name, value in node.args)
-            marks.append((colours[i], node.kind, args, raw, read, tuple(sorted(readers[i]))))
-        ranks = {mark: rank for rank, mark in enumerate(sorted(set(marks)))}
-        refined = [ranks[mark] for mark in marks]
-        if len(set(refined)) == len(set(colours)):
-            return refined
-        colours = refined
-
-
-def _discrete_orders(
-    nodes: list[Node], colours: list[int]
-) -> list[tuple[tuple[Any, ...], tuple[Node, ...]]]:
-    """Split ties one node at a time and return every resulting numbering (few: twins are tried
-    once).
-    """
-    shared = sorted({c for c in colours if colours.count(c) > 1})
-    if not shared:
-        return [_renumber(nodes, colours)]
-    tied = [i for i, colour in enumerate(colours) if colour == shared[0]]
-    found = []
-    seen: set[tuple[Any, ...]] = set()
-    for i in tied:
-        # Nodes with the very same inputs and readers are interchangeable: one stands for all.
-        readers = tuple(j for j, node in enumerate(nodes) if i in node.inputs)
-        twin = (nodes[i].inputs, readers)
-        if twin in seen:
-            continue
-        seen.add(twin)
-        split = [2 * colour + (j != i) for j, colour in enumerate(colours)]
-        found += _discrete_orders(nodes, _refine(nodes, split))
-    return found
-
-
-def _renumber(nodes: list[Node], colours: list[int]) -> tuple[tuple[Any, ...], tuple[Node, ...]]:
-    depth: list[int] = []
-    for node in nodes:
-        depth.append(1 + max((depth[s] for s in node.nodes_read), default=0))
-    order = sorted(range(len(nodes)), key=lambda i: (depth[i], colours[i]))
-    place = {old: new for new, old in enumerate(order)}
-    renumbered = tuple(
-        replace(
-            nodes[i],
-            inputs=tuple(s if isinstance(s, str) else place[s] for s in nodes[i].inputs),
-        )
-        for i in order
-    )
-    return _written(renumbered), renumbered

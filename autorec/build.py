@@ -8,45 +8,29 @@ function: so `streams` serves self-distillation without another head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from autorec._raw_inputs import BLOCKS, FIRST, RawInputs
+from autorec._raw_inputs import Inputs as Inputs
 from autorec.alignment import Lift, Resize, aligned
-from autorec.architecture import DENSE, PAIRS, SPARSE, SPARSE2, TABLE, Architecture, Source
+from autorec.architecture import DENSE, TABLE, Architecture, Source
+from autorec.blocks._tables import TableBlock
 from autorec.blocks.base import Flat, Shape, linear
 from autorec.candidate import Candidate
-from autorec.catalogue import Catalogue
 from autorec.errors import SpaceError
 from autorec.seeding import torch_seeded
 
 if TYPE_CHECKING:
     from autorec.schema import Layout
 
-BLOCKS = Catalogue("autorec.blocks", leaf="Block")
-_FIRST = "first order"
 # 1.6 GB with gradients and Adam. Twelve blocks that feed each other may come to 4,000 million.
 MOST_WEIGHTS = 100_000_000
 
 
-class Inputs(Protocol):
-    """What a network reads of a batch of B rows (see `autorec.train.batches.Batch`)."""
-
-    @property
-    def codes(self) -> Tensor:
-        """int32 (B, F): one code per id field of the layout."""
-
-    @property
-    def lists(self) -> Sequence[Tensor]:
-        """int32 (B, L_i): one tensor per list field of the layout."""
-
-    @property
-    def dense(self) -> Tensor:
-        """float32 (B, Q): one number per dense field of the layout, NaN where missing."""
-
-
-class Network(nn.Module):
+class Network(RawInputs):
     """Codes and numbers of a batch to outputs (B,), through the blocks of one architecture."""
 
     def __init__(
@@ -57,11 +41,11 @@ class Network(nn.Module):
         if plan is None:
             raise SpaceError(f"only candidates with an architecture are built, but got {candidate}")
         self.plan = plan
-        self._read_columns(candidate, layout, hash_cap)
+        self.read_columns(candidate, layout, hash_cap)
         shapes: dict[Source, Shape] = {}
         if self.dense_size:
             shapes[DENSE] = Flat(self.dense_size)
-        self.tables_read = nn.ModuleDict(self._make_tables(plan) if self.table_rows else {})
+        self.tables_read = nn.ModuleDict(self.made_tables())
         shapes |= {raw: _shape_of(table) for raw, table in self.tables_read.items()}
         self.blocks = nn.ModuleList()
         self.aligners = nn.ModuleList()
@@ -71,35 +55,6 @@ class Network(nn.Module):
             self.blocks.append(block)
             shapes[position] = _shape_of(block)
         self._make_head(plan, shapes, bias)
-
-    def _read_columns(self, candidate: Candidate, layout: Layout, hash_cap: int | None) -> None:
-        features = candidate.features
-        kept = features.sparse_of(layout)
-        rows = [layout.sparse[i].rows for i in kept]
-        list_rows = [field.rows for field in layout.lists]
-        cap = max(hash_cap, 3) if hash_cap else None
-        self.id_rows = [min(r, cap) if cap else r for r in rows]
-        self.list_rows = [min(r, cap) if cap else r for r in list_rows]
-        self.hash_cap = cap if cap and max([*rows, *list_rows], default=0) > cap else None
-        self.table_rows = sum(self.id_rows) + sum(self.list_rows)
-        self.kept = None if len(kept) == len(layout.sparse) else kept
-        numbers = features.dense_of(layout)
-        self.nullable = [i for i, at in enumerate(numbers) if layout.dense[at].nullable]
-        self.dense_size = len(numbers) + len(self.nullable)
-        self.numbers = None if len(numbers) == len(layout.dense) else numbers
-
-    def _make_tables(self, plan: Architecture) -> dict[str, nn.Module]:
-        kinds = {SPARSE: plan.embedding, SPARSE2: plan.embedding, PAIRS: "field_aware"}
-        return {
-            raw: BLOCKS.get(kind)(
-                self.id_rows,
-                self.list_rows,
-                width=plan.embedding_width,
-                **(dict(plan.embedding_args) if raw != PAIRS else {}),
-            )
-            for raw, kind in kinds.items()
-            if plan.reads(raw)
-        }
 
     def _wire(
         self,
@@ -128,16 +83,15 @@ class Network(nn.Module):
         if not plan.linear:
             return
         if self.table_rows:
-            self.first_order = BLOCKS.get(TABLE)(self.id_rows, self.list_rows, width=1)
+            self.first_order = self.side_by_side(TABLE, {}, 1)
         if self.dense_size:
             self.first_order_dense = nn.Linear(self.dense_size, 1, bias=False)
             nn.init.zeros_(self.first_order_dense.weight)
 
     def tables(self) -> list[nn.Parameter]:
         """Return the id tables: the parameters that whole-table L2 applies to."""
-        found = list(self.tables_read.parameters())
-        first_order: nn.Module | None = getattr(self, "first_order", None)
-        return found + (list(first_order.parameters()) if first_order is not None else [])
+        blocks = [module for module in self.modules() if isinstance(module, TableBlock)]
+        return [table for block in blocks for table in block.tables()]
 
     def flops(self) -> int:
         """Return multiply-adds times two for one row in one forward pass, in closed form."""
@@ -184,7 +138,7 @@ class Network(nn.Module):
 
     def _through(self, batch: Inputs) -> dict[Source, Tensor]:
         """Return the tensor of every raw input and every node."""
-        values = self._inputs(batch)
+        values = self.raw_values(batch)
         for position, node in enumerate(self.plan.nodes):
             aligners: Any = self.aligners[position]
             inputs = [
@@ -197,35 +151,11 @@ class Network(nn.Module):
         sinks = torch.cat([values[i].flatten(1) for i in self.plan.sinks], dim=1)
         return sinks.to(self.base.dtype)
 
-    def _inputs(self, batch: Inputs) -> dict[Source, Tensor]:
-        values: dict[Source, Tensor] = {}
-        if self.dense_size:
-            read = batch.dense if self.numbers is None else batch.dense[:, self.numbers]
-            numbers = read.nan_to_num(0.0)
-            if self.nullable:
-                missing = read[:, self.nullable].isnan().to(numbers.dtype)
-                numbers = torch.cat([numbers, missing], dim=1)
-            values[DENSE] = numbers
-        if self.table_rows:
-            codes = batch.codes if self.kept is None else batch.codes[:, self.kept]
-            tables = [self._hashed(codes), *(self._hashed(part) for part in batch.lists)]
-            for raw, table in self.tables_read.items():
-                values[raw] = table(tables)
-            if self.plan.linear:
-                values[_FIRST] = self.first_order(tables).sum(dim=(1, 2))
-        return values
-
-    def _hashed(self, codes: Tensor) -> Tensor:
-        if self.hash_cap is None:
-            return codes
-        folded = 2 + (codes - 2) % (self.hash_cap - 2)
-        return torch.where(codes < self.hash_cap, codes, folded)
-
     def _shared(self, batch: Inputs, values: dict[Source, Tensor]) -> Tensor:
         """Return what belongs to no stream (B,): the base and the linear term."""
         out = self.base.expand(len(batch.codes))
         if self.plan.linear and self.table_rows:
-            out = out + values[_FIRST]
+            out = out + values[FIRST]
         if self.plan.linear and self.dense_size:
             out = out + self.first_order_dense(values[DENSE]).squeeze(1)
         return out

@@ -10,7 +10,7 @@ from autorec.architecture import Architecture, Value
 from autorec.errors import SpaceError
 
 if TYPE_CHECKING:
-    from autorec.schema import DenseField, Layout, SparseField
+    from autorec.schema import DenseField, Layout, ListField, SparseField
 
 NEURAL = "neural"
 TREE = "tree"
@@ -64,12 +64,18 @@ class Features:
             or as `both`.
         counts, rates, ids: how many of the derived columns of each form, the first ones of the
             layout, which are those that screening chose first.
+        without: names of columns of the table that are left out, a number with its bins; sorted.
+            What was derived from them stays.
     """
 
     numeric: str = "both"
     counts: int = 0
     rates: int = 0
     ids: int = 0
+    without: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "without", tuple(sorted(set(self.without))))
 
     @property
     def dense(self) -> bool:
@@ -89,23 +95,39 @@ class Features:
 
     def dense_of(self, layout: Layout) -> list[int]:
         """Return the positions of the numbers that are read as they are; none without `dense`."""
-        chosen = self._chosen(layout.dense) if self.dense else set()
+        return self.numbers_of(layout) if self.dense else []
+
+    def numbers_of(self, layout: Layout) -> list[int]:
+        """Return the positions of the numbers that are read in whatever way."""
+        chosen = self._chosen(layout.dense)
         return [i for i, field in enumerate(layout.dense) if field.name in chosen]
+
+    def lists_of(self, layout: Layout) -> list[int]:
+        """Return the positions of the lists that are read."""
+        return [i for i, field in enumerate(layout.lists) if field.name not in self.without]
 
     def plain(self) -> Features:
         """Return the same columns without bins: numbers as they are, as trees read them."""
         return replace(self, numeric="dense")
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-able form; numbers of derived columns only where there are any."""
-        return {k: v for k, v in asdict(self).items() if k == "numeric" or v}
+        """Return a JSON-able form; what is derived or left out only where there is any."""
+        found = {k: v for k, v in asdict(self).items() if k == "numeric" or v}
+        return found | ({"without": list(self.without)} if self.without else {})
 
     def _chosen(self, fields: Sequence[SparseField] | Sequence[DenseField]) -> set[str]:
         most = {"count": self.counts, "rate": self.rates, "id": self.ids}
-        found = {field.name for field in fields if not field.form}
+        left_out = set(self.without)
+        own = [field for field in fields if not field.form]
+        found = {field.name for field in own if column_of(field) not in left_out}
         for form, count in most.items():
             found |= {field.name for field in [f for f in fields if f.form == form][:count]}
         return found
+
+
+def column_of(field: SparseField | DenseField | ListField) -> str:
+    """Return the column that a field is made from: bins are made from their number."""
+    return str(getattr(field, "source", field.name))
 
 
 @dataclass(frozen=True)
@@ -157,6 +179,8 @@ class Candidate:
             for name, value in self.recipe.items()
         )
         body = self.architecture.describe() + "\n" if self.architecture else ""
-        derived = {k: v for k, v in self.features.to_json().items() if k != "numeric"}
-        body += "".join(f"{count} {form}\n" for form, count in derived.items())
+        features = self.features
+        derived = {form: getattr(features, form) for form in ("counts", "rates", "ids")}
+        body += "".join(f"{count} {form}\n" for form, count in derived.items() if count)
+        body += f"without {', '.join(features.without)}\n" if features.without else ""
         return f"{self.family}\n{body}{recipe}"

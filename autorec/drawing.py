@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from autorec.architecture import DENSE, PAIRS, SPARSE, SPARSE2, TABLE
+from autorec.architecture import BINS, DENSE, PAIRS, SHARED, SPARSE, SPARSE2, TABLE
 from autorec.candidate import Candidate
 
 _BOX, _GAP_X, _GAP_Y, _LINE, _CHAR = 34.0, 44.0, 16.0, 15.0, 6.7
@@ -56,7 +56,9 @@ def boxes(candidate: Candidate, sparse: str, dense: str) -> list[Box]:
         model = Box("model", name, recipe, ("table",))
         return [*inputs, model, Box("head", "score", (), ("model",), "head")]
     width = (f"embeddings of {plan.embedding_width}",) if plan.embedding_width else ()
-    kind = () if plan.embedding == TABLE else (plan.embedding.replace("_", " "),)
+    kind = [] if plan.embedding == TABLE else [plan.embedding.replace("_", " ")]
+    kind += [] if plan.crosses == SHARED else [f"crosses apart, {plan.crosses} width"]
+    kind += [] if plan.numbers == BINS else [f"numbers by {plan.numbers.replace('_', ' ')}"]
     raws = {
         SPARSE: ("ids", (sparse, *width, *kind), plan.reads(SPARSE) or plan.linear),
         SPARSE2: ("ids, second table", (sparse, *width, *kind), plan.reads(SPARSE2)),

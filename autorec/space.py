@@ -47,6 +47,8 @@ class Space(ABC):
     """
 
     name: ClassVar[str]
+    # Genes that were added later, and what candidates had before.
+    earlier: ClassVar[Mapping[str, Value]] = {}
     layout: Layout
     genes: Mapping[str, BaseDistribution]
 
@@ -92,6 +94,8 @@ class Space(ABC):
 
     def decode(self, params: Mapping[str, Value]) -> Candidate:
         """Return the candidate that `suggest` gives on a trial with these parameters.
+
+        A gene of `earlier` may be missing.
 
         Raises:
             SpaceError: a gene is missing or outside its distribution.
@@ -161,6 +165,8 @@ class Space(ABC):
         raise SpaceError(f"no neighbour of {candidate} differs from it; widen the space")
 
     def _looked_up(self, params: Mapping[str, Value], name: str) -> Value:
+        if name not in params and name in self.earlier:
+            return self.earlier[name]
         if name not in params:
             raise SpaceError(
                 f"a stored candidate needs the gene {name!r}, but has {sorted(params)}"

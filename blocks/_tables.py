@@ -33,8 +33,13 @@ class TableBlock(Block):
     role: ClassVar[str] = "table"
     gives: ClassVar[TensorKind] = "field"
     grows: ClassVar[tuple[str, ...]] = ("width",)
+    # Codes in all columns together, below which a space does not offer this kind: compressed tables
+    # are worth their collisions only where a table is large.
+    least_codes: ClassVar[int] = 100_000
     # Set by a trainer that updates the rows a batch touches, in place of a gradient of the table.
     reader: Reader | None = None
+    # The setting of a recipe that is the L2 of these rows.
+    l2 = "embedding_l2"
 
     def __init__(
         self, rows: Sequence[int], list_rows: Sequence[int], width: int, **arguments: Any
@@ -43,6 +48,22 @@ class TableBlock(Block):
         self.counts = (*rows, *list_rows)
         self.ids = len(rows)
         self.shape = Fields(len(self.counts), width)
+
+    @classmethod
+    def distinct(cls, rows: Sequence[int], width: int, **arguments: Any) -> dict[str, Any] | None:
+        """Return the arguments that stand for all that give the function of these, None where that
+        is the function of one plain table.
+
+        Args:
+            rows: codes of every column.
+            width: D.
+            arguments: the kind's own.
+        """
+        return arguments
+
+    def tables(self) -> list[nn.Parameter]:
+        """Return the parameters whose rows are looked up."""
+        return list(self.parameters())
 
     def flops(self) -> int:
         return 0

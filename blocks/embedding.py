@@ -27,6 +27,7 @@ class Embedding(TableBlock):
     """
 
     gives: ClassVar[TensorKind] = "field"
+    least_codes: ClassVar[int] = 0
 
     def __init__(self, rows: Sequence[int], list_rows: Sequence[int] = (), *, width: int) -> None:
         super().__init__(rows, list_rows, width)

@@ -10,20 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from autorec.architecture import (
     DENSE,
     NONE,
     PAIRS,
+    SHARED,
     SPARSE,
     SPARSE2,
-    TABLE,
     Architecture,
     Node,
     Source,
@@ -33,12 +30,13 @@ from autorec.architecture import (
 from autorec.candidate import NEURAL, TREE, Candidate, Features, Recipe
 from autorec.errors import SpaceError
 from autorec.schema import Layout
+from autorec.search_spaces._features import DROP, effective, feature_genes, in_order, walked
 from autorec.search_spaces._features import canonical as canonical_features
-from autorec.search_spaces._features import effective, feature_genes, walked
 from autorec.search_spaces._features import params as params_of
 from autorec.search_spaces._genes import (
     BIT,
     BLOCKS,
+    CROSS_L2,
     LARGE_TABLE,
     MOST_BLOCKS,
     MOST_PAIRED_FIELDS,
@@ -48,8 +46,8 @@ from autorec.search_spaces._genes import (
     TABLE_OPTIMIZERS,
     TREE_GENES,
     can_distil,
-    table_kinds,
 )
+from autorec.search_spaces._inputs import EARLIER, InputGenes
 from autorec.search_spaces._points import PointsSpace
 from autorec.space import Ask, cardinality, tidy
 
@@ -64,7 +62,10 @@ class DagSpace(PointsSpace):
         kinds: block kinds; None takes every interaction block of the catalogue.
         families: `"neural"`, `"tree"` or both.
         starts: names of known architectures (`named`) to try first; None leaves it to the space.
+        field_order: columns of the table, the most important first (`learn_order`).
     """
+
+    earlier: ClassVar[Mapping[str, Value]] = {**EARLIER, DROP: 0}
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class DagSpace(PointsSpace):
         kinds: Sequence[str] | None = None,
         families: Sequence[str] = (NEURAL, TREE),
         starts: Sequence[str] | None = None,
+        field_order: Sequence[str] | None = None,
     ) -> None:
         unknown = [family for family in families if family not in (NEURAL, TREE)]
         if unknown or not families:
@@ -89,18 +91,17 @@ class DagSpace(PointsSpace):
         self._field_kinds = frozenset(n for n, c in self.classes.items() if c.reads == "field")
         sizes = [f.rows for f in layout.sparse] + [f.rows for f in layout.lists]
         self.inputs = ((DENSE,) if layout.dense else ()) + ((SPARSE,) if sizes else ())
-        self.tables = tuple(table_kinds() if sum(sizes) >= LARGE_TABLE else [TABLE])
+        self._large = sum(sizes) >= LARGE_TABLE
+        self._inputs = InputGenes(layout)
         few = 2 <= len(sizes) <= MOST_PAIRED_FIELDS
         paired = few and sum(sizes) * len(sizes) <= MOST_PAIRED_ROWS
         self.raws = (DENSE, SPARSE, SPARSE2, *([PAIRS] if paired else []))
         # Walks and canonical forms ask for these a hundred times a proposal.
         self._choices = {kind: cls.choices() for kind, cls in self.classes.items()}
-        tables = {kind: BLOCKS.get(kind).choices() for kind in self.tables}
-        self._width = tables[TABLE]["width"]
-        self._table_choices = {
-            kind: {arg: gene for arg, gene in genes.items() if arg != "width"}
-            for kind, genes in tables.items()
-        }
+        self._width = self._inputs.width
+        self.field_order: tuple[str, ...] | None = None
+        if field_order is not None:
+            self.learn_order(field_order)
         self.genes = self._all_genes()
         self.chosen = None if starts is None else tuple(starts)
         if starts is not None:
@@ -108,8 +109,26 @@ class DagSpace(PointsSpace):
 
     def recipe_genes(self) -> dict[str, BaseDistribution]:
         """Return the genes of a network's training recipe; a space may narrow or widen them."""
-        large = len(self.tables) > 1
-        return RECIPE_GENES | ({"table_optimizer": TABLE_OPTIMIZERS} if large else {})
+        return RECIPE_GENES | ({"table_optimizer": TABLE_OPTIMIZERS} if self._large else {})
+
+    def learn_order(self, order: Sequence[str]) -> None:
+        """Let candidates leave columns out, from the end of `order`.
+
+        The genes stay as they are, and so does the version: a search may learn the order while it
+        runs, once a model is there to tell it. Its earlier candidates leave nothing out.
+
+        Args:
+            order: columns of the table, the most important first.
+
+        Raises:
+            SpaceError: they are not those that the layout has.
+        """
+        self.field_order = in_order(order, self.layout)
+
+    def _asked(self, family: str) -> tuple[str, ...]:
+        """Return the genes of columns that are asked now."""
+        names = self._feature_names[family]
+        return names if self.field_order else tuple(name for name in names if name != DROP)
 
     def to_json(self) -> dict[str, Any]:
         arguments = {
@@ -119,6 +138,8 @@ class DagSpace(PointsSpace):
             "families": list(self.families),
             "starts": None if self.chosen is None else list(self.chosen),
         }
+        if self.field_order is not None:
+            arguments["field_order"] = list(self.field_order)
         return {"name": self.name, "arguments": arguments}
 
     def _all_genes(self) -> Mapping[str, BaseDistribution]:
@@ -132,11 +153,7 @@ class DagSpace(PointsSpace):
         if NEURAL not in self.families:
             return genes
         genes["embedding.width"] = self._width
-        if len(self.tables) > 1:
-            genes["embedding.kind"] = CategoricalDistribution(self.tables)
-        for kind in self.tables:
-            for arg, gene in self._table_choices[kind].items():
-                genes[f"embedding.{kind}.{arg}"] = gene
+        genes |= self._inputs.genes()
         genes["head.linear"] = BIT
         for i in range(1, self.blocks + 1):
             genes[f"block{i}.kind"] = CategoricalDistribution((NONE, *self.kinds))
@@ -145,27 +162,28 @@ class DagSpace(PointsSpace):
                 for arg, gene in own.items():
                     genes[f"block{i}.{kind}.{arg}"] = gene
         genes.update({f"recipe.{name}": gene for name, gene in self.recipe_genes().items()})
-        return genes
+        return genes | ({"recipe.cross_l2": CROSS_L2} if self._inputs.crosses else {})
 
     def _bits(self, block: int) -> list[str]:
         return [*self.raws, *(f"from{j}" for j in range(1, block))]
 
     def walk(self, ask: Ask) -> Candidate:
         family = str(ask("family"))
-        features = walked(ask, self._feature_names[family])
+        features = walked(ask, self._asked(family), self.field_order or ())
         if family == TREE:
             recipe = Recipe({name: ask(f"tree.{name}") for name in TREE_GENES})
             return Candidate(TREE, recipe, features)
         width = int(ask("embedding.width"))
-        table = str(ask("embedding.kind")) if len(self.tables) > 1 else TABLE
-        args = [(arg, ask(f"embedding.{table}.{arg}")) for arg in self._table_choices[table]]
+        inputs = self._inputs.walk(ask, features)
         linear = bool(ask("head.linear"))
         nodes = tuple(self._walk_block(ask, i) for i in range(1, self.blocks + 1))
         names = [name for name in self.recipe_genes() if name != "epochs"]
         values = {name: ask(f"recipe.{name}") for name in names}
         if values["schedule"] == "cosine":
             values["epochs"] = ask("recipe.epochs")
-        plan = Architecture(nodes, width, linear, table, tuple(args))
+        plan = Architecture(nodes, width, linear, **inputs)
+        if plan.crosses != SHARED:
+            values["cross_l2"] = ask("recipe.cross_l2")
         return Candidate(NEURAL, Recipe(values), features, plan)
 
     def _walk_block(self, ask: Ask, i: int) -> Node:
@@ -182,7 +200,8 @@ class DagSpace(PointsSpace):
         if candidate.family not in self.families:
             raise SpaceError(f"this space searches {self.families}, but got {candidate.family!r}")
         found: dict[str, Value] = {"family": candidate.family}
-        found |= params_of(candidate.features, self._feature_names[candidate.family])
+        order = self.field_order or ()
+        found |= params_of(candidate.features, self._asked(candidate.family), order)
         if candidate.family == TREE:
             return found | {f"tree.{name}": candidate.recipe[name] for name in TREE_GENES}
         architecture = candidate.architecture
@@ -192,7 +211,7 @@ class DagSpace(PointsSpace):
             )
         found["embedding.width"] = architecture.embedding_width or self.genes["embedding.width"].low  # type: ignore[attr-defined]
         found["head.linear"] = architecture.linear
-        found.update(self._table_params(architecture))
+        found |= self._inputs.params(architecture, candidate.features)
         for i in range(1, self.blocks + 1):
             node = architecture.nodes[i - 1] if i <= len(architecture.nodes) else Node(NONE)
             found.update(self._block_params(i, node))
@@ -201,14 +220,10 @@ class DagSpace(PointsSpace):
         recipe = defaults | dict(candidate.recipe)
         if recipe["schedule"] != "cosine":
             recipe.pop("epochs")
+        recipe.pop("cross_l2", None)
+        if architecture.crosses != SHARED:
+            recipe["cross_l2"] = candidate.recipe.get("cross_l2", recipe["embedding_l2"])
         return found | {f"recipe.{name}": value for name, value in recipe.items()}
-
-    def _table_params(self, architecture: Architecture) -> dict[str, Value]:
-        kind = architecture.embedding
-        if kind not in self.tables:
-            raise SpaceError(f"an id table here is one of {self.tables}, but got {kind!r}")
-        named = {"embedding.kind": kind} if len(self.tables) > 1 else {}
-        return named | {f"embedding.{kind}.{arg}": v for arg, v in architecture.embedding_args}
 
     def _block_params(self, i: int, node: Node) -> dict[str, Value]:
         if node.kind != NONE and node.kind not in self.classes:
@@ -224,27 +239,25 @@ class DagSpace(PointsSpace):
         if candidate.architecture is None:
             plain = features if candidate.family == TREE else Features()
             return replace(candidate, features=plain)
-        raws = set()
-        if features.dense_of(self.layout):
-            raws.add(DENSE)
-        if self._table_fields(features):
-            raws |= {SPARSE, SPARSE2}
-        if PAIRS in self.raws and self._table_fields(features) > 1:
-            raws.add(PAIRS)
         nodes = tuple(self._tidied(node) for node in candidate.architecture.nodes)
         raw = replace(candidate.architecture, nodes=nodes)
-        plan = canonical(raw, frozenset(raws), self._field_kinds)
-        tables = plan.linear or any(plan.reads(raw) for raw in (SPARSE, SPARSE2, PAIRS))
+        raws = self._inputs.raws(features, raw)
+        raws = raws if PAIRS in self.raws else raws - {PAIRS}
+        plan = canonical(raw, raws, self._field_kinds)
+        read = effective(features, self.layout, plan)
         recipe = dict(candidate.recipe)
-        if SPARSE not in raws or not tables:
+        plan = self._inputs.canonical(plan, read, recipe)
+        tables = self._inputs.reads_tables(plan, read)
+        if not tables:
             recipe.pop("embedding_l2", None)
         if not tables or recipe.get("table_optimizer") == "adam":
             recipe.pop("table_optimizer", None)
+        if plan.crosses == SHARED or recipe.get("cross_l2") == recipe.get("embedding_l2"):
+            recipe.pop("cross_l2", None)
         if recipe.get("schedule") != "cosine":
             recipe.pop("epochs", None)
         if not can_distil(str(recipe.get("distil", "none")), plan):
             recipe.pop("distil", None)
-        read = effective(features, self.layout, plan, tables)
         return replace(candidate, features=read, architecture=plan, recipe=Recipe(recipe))
 
     def _tidied(self, node: Node) -> Node:
@@ -255,26 +268,24 @@ class DagSpace(PointsSpace):
         args = [(arg, tidy(genes[arg], v) if arg in genes else v) for arg, v in node.args]
         return replace(node, args=tuple(args))
 
-    def _table_fields(self, features: Features) -> int:
-        """Return how many columns are looked up in id tables."""
-        return len(features.sparse_of(self.layout)) + len(self.layout.lists)
-
     def size(self) -> float:
         def card(prefix: str) -> float:
             names = [name for name in self.genes if name.startswith(prefix)]
             return prod(cardinality(self.genes[name]) for name in names)
 
-        tree = prod(cardinality(self.genes[n]) for n in self._feature_names.get(TREE, ()))
-        tree *= card("tree.") if TREE in self.families else 0
+        columns = {
+            f: prod(cardinality(self.genes[n]) for n in self._asked(f)) for f in self.families
+        }
+        tree = columns[TREE] * card("tree.") if TREE in self.families else 0
         if NEURAL not in self.families:
             return tree
         per_block = [
             2 ** len(self._bits(i)) * (1 + sum(card(f"block{i}.{kind}.") for kind in self.kinds))
             for i in range(1, self.blocks + 1)
         ]
-        kinds = [card(f"embedding.{kind}.") for kind in self.tables]
-        tables = cardinality(self.genes["embedding.width"]) * sum(kinds)
-        shared = card("feature.") * tables * card("head.") * self._recipes(card)
+        tables = cardinality(self.genes["embedding.width"]) * self._inputs.size()
+        shared = columns[NEURAL] * self._inputs.asked_within() * tables
+        shared *= card("head.") * self._recipes(card)
         return float(tree + shared * prod(per_block))
 
     def _recipes(self, card: Callable[[str], float]) -> float:

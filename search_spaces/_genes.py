@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -15,7 +17,7 @@ from autorec.catalogue import Catalogue
 BLOCKS = Catalogue("autorec.blocks", leaf="Block")
 BIT = CategoricalDistribution((False, True))
 MOST_BLOCKS = 12
-# Compressed tables are worth their collisions only where a table is large.
+# From so many codes on, how tables are trained is a gene.
 LARGE_TABLE = 100_000
 # Field-aware vectors: F per id, and F(F-1)/2 products per row.
 MOST_PAIRED_FIELDS, MOST_PAIRED_ROWS = 24, 4_000_000
@@ -53,6 +55,8 @@ RECIPE_GENES: dict[str, BaseDistribution] = {
 }
 # How large id tables are trained (`autorec.train.tables`): exactly, or by their touched rows only.
 TABLE_OPTIMIZERS = CategoricalDistribution(("adam", "lazy_adam", "lazy_rowwise_adagrad"))
+# L2 of crosses that have tables of their own.
+CROSS_L2 = RECIPE_GENES["embedding_l2"]
 # What a canonical recipe leaves out because it has no effect there.
 RECIPE_DEFAULTS: dict[str, Value] = {
     "embedding_l2": 1e-9,
@@ -62,10 +66,13 @@ RECIPE_DEFAULTS: dict[str, Value] = {
 }
 
 
-def table_kinds() -> list[str]:
-    """Return the kinds of id table there are, the plain one first."""
-    kinds = [name for name in BLOCKS.names() if BLOCKS.get(name).role == "table"]
-    return [TABLE, *(kind for kind in kinds if kind != TABLE)]
+def table_kinds(rows: Sequence[int]) -> list[str]:
+    """Return the kinds of id table that are worth a try on columns of so many codes.
+
+    The plain one is always one of them, and the first.
+    """
+    found = [name for name in BLOCKS.names() if BLOCKS.get(name).role == "table"]
+    return [TABLE, *(k for k in found if k != TABLE and sum(rows) >= BLOCKS.get(k).least_codes)]
 
 
 def can_distil(kind: str, plan: Architecture) -> bool:

@@ -18,11 +18,19 @@ from autorec.seeding import numpy_rng
 SPACES = Catalogue("autorec.search_spaces", leaf="Space")
 IDS = (SparseField("user", 9, "user"), SparseField("item", 7, "item"))
 BINS = (SparseField("x#bin", 5, "x", binned=True),)
+CROSSED = (
+    SparseField("user*item", 12, "user*item", form="id"),
+    SparseField("a.rate#bin", 4, "a.rate", binned=True, form="rate"),
+)
 LAYOUTS = {
     "sparse": Layout(sparse=IDS),
     "dense": Layout(sparse=BINS, dense=(DenseField("x", nullable=True),)),
     "lists": Layout(lists=(ListField("words", 6, 3),)),
     "mixed": Layout(sparse=IDS + BINS, lists=(ListField("words", 6, 3),), dense=(DenseField("x"),)),
+    "crossed": Layout(
+        sparse=(SparseField("user", 12_000, "user"), *IDS[1:], *BINS, *CROSSED),
+        dense=(DenseField("x", nullable=True), DenseField("a.rate", form="rate")),
+    ),
 }
 
 
@@ -48,7 +56,7 @@ def test_samples_build_and_train_a_step(name, shape):
     batch = batch_of(layout)
     spaces = [SPACES.get(name)(layout, blocks=b, families=("neural",)) for b in (2, 4, 12)]
     built, too_large = 0, []
-    for i in range(340 if name == "ctr" and shape != "lists" else 40):
+    for i in range({"lists": 40, "crossed": 120}.get(shape, 340) if name == "ctr" else 40):
         space = spaces[i % 3]
         candidate = space.canonical(space.sample(rng))
         if (weights := cost(candidate, layout)[0]) > MOST_WEIGHTS:
@@ -84,9 +92,50 @@ def test_flops_equal_the_counter_of_torch(shape):
             network(batch_of(layout))
         crosses = [b for b in network.blocks if hasattr(b, "layers")]
         elementwise = sum(3 * b.width * len(b.layers) for b in crosses)
-        elementwise += sum(b.flops() for b in network.blocks if type(b).__name__ == "FM")
-        elementwise += sum(table.flops() for table in network.tables_read.values())
+        elementwise += sum(b.flops() for b in network.modules() if type(b).__name__ == "FM")
+        elementwise += sum(b.flops() for b in network.modules() if type(b).__name__ == "FieldAware")
+        soft = [b.weight.numel() for b in network.modules() if type(b).__name__ == "SoftBins"]
+        elementwise += 10 * sum(soft)
         assert network.flops() == counter.get_total_flops() / 16 + elementwise
+
+
+def test_soft_bins_take_the_place_of_bins_in_the_tables_and_nowhere_else():
+    layout = LAYOUTS["crossed"]
+    mlp = Node("mlp", ("sparse", "sparse2", "pairs"), (("width", 4), ("layers", 1)))
+    soft = {"numbers": "soft_bins", "numbers_args": (("bins", 4),)}
+    plan = Architecture((mlp,), 3, linear=True, crosses="half", **soft)
+    features = Features("both", rates=1, ids=1)
+    network = build(Candidate("neural", Recipe({}), features, plan), layout, seed=0)
+    for raw in ("sparse", "sparse2"):
+        plain, crosses, bins = network.tables_read[raw].parts
+        assert (plain.counts, crosses.counts) == ((12_000, 7), (12,))
+        assert bins.shape.fields == 2 and bins.arguments["bins"] == 4
+    assert network.tables_read["pairs"].counts == (12_000, 7, 5, 12, 4)
+    first, own = network.first_order.parts
+    assert first.counts == (12_000, 7, 5, 4) and own.counts == (12,)
+    one, two = (network.tables_read[raw].parts[2].table for raw in ("sparse", "sparse2"))
+    assert not torch.equal(one, two), "the second table has soft bins of its own"
+    batch = batch_of(layout)
+    fields = network.tables_read["sparse"]([batch.codes, batch.dense])
+    bins = network.tables_read["sparse"].parts[2]
+    torch.testing.assert_close(fields[:, 3:], bins([batch.dense]))
+    assert network(batch).isfinite().all()
+
+
+def test_what_is_left_out_is_not_built():
+    layout = LAYOUTS["mixed"]
+    mlp = Node("mlp", ("dense", "sparse"), (("width", 4), ("layers", 1)))
+    plan = Architecture((mlp,), 3, linear=True)
+    whole, less = (
+        build(Candidate("neural", Recipe({}), Features(without=names), plan), layout, seed=0)
+        for names in ((), ("words", "item"))
+    )
+    assert whole.tables_read["sparse"].counts == (9, 7, 5, 6)
+    assert less.tables_read["sparse"].counts == less.first_order.counts == (9, 5)
+    plain = Features(without=("x",))
+    rest = Architecture((Node("mlp", ("sparse",), mlp.args),), 3)
+    less = build(Candidate("neural", Recipe({}), plain, rest), layout, seed=0)
+    assert less.tables_read["sparse"].counts == (9, 7, 6) and less.dense_size == 0
 
 
 def test_output_is_the_mean_of_the_streams():

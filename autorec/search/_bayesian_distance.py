@@ -105,6 +105,11 @@ class Describer:
         for name, value in plan.embedding_args:
             known = self._genes.get(f"embedding.{plan.embedding}.{name}")
             yield from _coded(TABLES, (plan.embedding, name), known, value)
+        yield INPUTS, ("crosses", plan.crosses), 0.5
+        yield INPUTS, ("numbers", plan.numbers), 0.5
+        for name, value in plan.numbers_args:
+            known = self._genes.get(f"numbers.{plan.numbers}.{name}")
+            yield from _coded(INPUTS, (plan.numbers, name), known, value)
         for node in plan.nodes:
             yield from self._once((node.kind, node.args), self._arguments, node)
         shape = tuple((node.kind, node.inputs) for node in plan.nodes)

@@ -40,6 +40,7 @@ ROOMS: dict[str, tuple[int, tuple[str, ...]]] = {
             "autorec.morph",
             "autorec._morph_blocks",
             "autorec._morph_walk",
+            "autorec._raw_inputs",
         ),
     ),
     "tasks": (4, ("autorec.tasks",)),

@@ -163,7 +163,7 @@ def disguised(plan: Architecture, rng: np.random.Generator) -> Architecture:
         fake = [Node(NONE, (DENSE, *earlier)), Node("mlp", (*dead,), (("width", 64),))]
         made.append(fake[int(rng.integers(2))])
         dead.append(position)
-    return Architecture(tuple(made), plan.embedding_width, plan.linear)
+    return replace(plan, nodes=tuple(made))
 
 
 def test_a_disguise_keeps_the_key(space: Space, candidates: list[Candidate]) -> None:
