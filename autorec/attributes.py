@@ -11,6 +11,7 @@ from autorec.run import Run
 
 if TYPE_CHECKING:
     import optuna
+    import pandas as pd
 
     from autorec.candidate import Candidate
     from autorec.data.screening import Screening
@@ -60,6 +61,21 @@ class FittedAttributes:
     def screening_(self) -> Screening | None:
         """Which statistics of field crosses were tried and kept; None where none were tried."""
         return self._need()[0].screening()
+
+    @property
+    def importance_(self) -> pd.DataFrame:
+        """By how much the score of the first trees falls when a column is shuffled, largest first.
+
+        Columns: `column`, `fall` of the validation score (higher is more important), and its 95 %
+        interval `low`, `high`. Empty where no fit has measured it (too little time).
+        """
+        import pandas as pd
+
+        from autorec.evaluate.permutation import kept
+
+        found = kept(self._need()[0].folder) or []
+        rows = [(one.column, one.fall.value, one.fall.low, one.fall.high) for one in found]
+        return pd.DataFrame(rows, columns=["column", "fall", "low", "high"])
 
     @property
     def best_candidate_(self) -> Candidate:

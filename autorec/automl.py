@@ -47,8 +47,8 @@ class AutoRec(FittedAttributes):
         verbosity: 0 silent, 1 decisions and results, 2 also progress.
 
     After `fit` or `load`: `schema_`, `task_`, `best_model_`, `best_score_`, `best_candidate_`,
-    `best_architecture_`, `screening_`, `study_`, `n_trials_`, `baselines_`, `failures_`,
-    `timings_`, `split_`, `mlflow_run_id_`, `path_`.
+    `best_architecture_`, `screening_`, `importance_`, `study_`, `n_trials_`, `baselines_`,
+    `failures_`, `timings_`, `split_`, `mlflow_run_id_`, `path_`.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class AutoRec(FittedAttributes):
             tuning_data: validation rows of your own; otherwise `split` holds out `holdout_frac`.
             time_limit: seconds for everything: reading, encoding, baselines, search and refit.
             n_trials: most trials, baselines included; None: as many as the time allows.
-            search: engine: `"tpe"`, `"evolution"`, `"bayesian"` or `"random"`.
+            search: engine: `"tpe"`, `"evolution"`, `"bayesian"`, `"morphism"` or `"random"`.
             search_space: `"auto"` for the task's own, a name, or {"name": ..., arguments}.
             starts: named architectures to try first, such as ["DeepFM", "FinalNet"].
             features: most statistics of field crosses (counts, label rates, ids) that are derived

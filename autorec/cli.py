@@ -75,7 +75,7 @@ def fit(
     tuning: Annotated[str | None, Option(help="Validation rows of your own.")] = None,
     time_limit: Annotated[str, Option(help="600, 90s, 10m or 1h; all work included.")] = "10m",
     n_trials: Annotated[int | None, Option(help="Most trials, baselines included.")] = None,
-    search: Annotated[str, Option(help="tpe, evolution, bayesian or random.")] = "tpe",
+    search: Annotated[str, Option(help="tpe, evolution, bayesian, morphism or random.")] = "tpe",
     start: Annotated[list[str] | None, Option(help="Try DCNv2, FinalNet ... first.")] = None,
     features: Annotated[int, Option(help="Most derived statistics of crosses; 0: off.")] = 24,
     split: Annotated[str, Option(help="auto, time, user or random.")] = "auto",

@@ -6,7 +6,7 @@ folder to do the work.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ STOPPED = "stopped"
 DEADLINE = "deadline"
 
 # report(rows presented so far, score) -> go on? It is called at every evaluation; False means stop.
+# A child whose weights are inherited reports once before its first step, with 0 rows.
 Report = Callable[[int, float], bool]
 
 
@@ -33,6 +34,9 @@ class Fidelity:
 class Job:
     """One candidate, one seed, one fidelity and the moment (unix time, seconds) at which it must
     end.
+
+    `parent` is the trial that it may inherit weights from, `edits` (JSON) lead from the form that
+    the parent was built of to `candidate`, whose nodes keep their numbers.
     """
 
     trial: int
@@ -42,7 +46,7 @@ class Job:
     fidelity: Fidelity = Fidelity()
     threads: int = 1
     parent: int | None = None
-    edits: tuple[str, ...] = ()
+    edits: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able form; `from_json` reads it back."""
@@ -69,7 +73,10 @@ class Score:
 
     `value` is higher-is-better; `metrics` holds raw values; `rows` counts training rows presented.
     `status`: `complete` (trained to its own end), `stopped` (halving said so) or `deadline`.
-    `info` carries facts for the leaderboard: params, flops, epochs, best_rows, n_train, memory_mb.
+    `info` carries facts for the leaderboard: params, flops, epochs, best_rows (those that the
+    forebears of a child learned from are counted in), n_train, memory_mb; of a child also
+    `inherited` (number of the parent, None where it was trained from scratch), `not_inherited`
+    (why), `edits` (kinds) and `root_rows`.
     """
 
     value: float

@@ -7,6 +7,8 @@ on.
     columns/train|valid encoded rows, memory-mapped by every worker
     study.journal       the Optuna study
     trials/00007/       weights, validation predictions and curve of one trial
+    parents/00007/      weights of the best networks, which children start from
+    importance.json     by how much the score falls without each column
     rehearsal.json      whether a runner-up that can be refitted overtook the leader
     refit/              the winner trained on all rows
     mlflow.db           the MLflow store, where none is named

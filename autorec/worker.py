@@ -10,26 +10,50 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from autorec.errors import TrainingError
+from autorec.candidate import TREE
+from autorec.errors import AutoRecError, TrainingError
 from autorec.job import Evaluate, Job, Report, Score
 from autorec.run import Run
 from autorec.search.pool import GIVE_UP
 
+if TYPE_CHECKING:
+    from autorec.space import Space
+    from autorec.train.fit import Model, TrainingData
 
-def make_evaluate(run: Run, late: Callable[[], bool] = lambda: False) -> Evaluate:
+# Shuffles of columns are predicted on so many rows; a second round of them only within so long.
+_SHUFFLED_ROWS, _SHUFFLE_SECONDS = 4000, 2.0
+# With less time left, an order of columns comes too late to be worth its seconds.
+_ORDER_SECONDS = 60.0
+
+
+def make_evaluate(
+    run: Run,
+    late: Callable[[], bool] = lambda: False,
+    *,
+    inherits: bool = False,
+    order: ColumnOrder | None = None,
+) -> Evaluate:
     """Return the callable that trains one job on the columns of `run` and keeps its weights.
 
     Args:
         run: the run folder.
         late: tells, besides the job's own deadline, that training has to come to its end.
+        inherits: keep the best networks in `parents/` for the children of edits, which start from
+            their weights; without it every job is trained from scratch.
+        order: is told the models, and tells the space which columns matter.
     """
     from autorec.train.fit import fit
+    from autorec.train.inherit import Parents
 
-    data = replace(run.data(), late=late)
+    parents = Parents(run.folder / "parents") if inherits else None
+    data = replace(run.data(), late=late, parents=parents)
 
     def evaluate(job: Job, report: Report) -> Score:
         trained = fit(replace(job, threads=run.config.threads), data, report)
@@ -46,9 +70,64 @@ def make_evaluate(run: Run, late: Callable[[], bool] = lambda: False) -> Evaluat
             np.save(partial / "valid.npy", trained.valid_prediction)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
+        if parents is not None:
+            with suppress(FileNotFoundError):  # the parent process drops what lags behind
+                parents.keep(job.trial, trained, score.value, folder / "model")
+        if order is not None:
+            order.measure(job, trained.model, data)
         return score
 
     return evaluate
+
+
+class ColumnOrder:
+    """Which columns matter: measured once a run, on the first trees that read them all.
+
+    From then on candidates may leave out the least important ones (`DagSpace.learn_order`).
+
+    Args:
+        run: keeps the order, so that all workers and a resumed search know it.
+        space: what learns it; one that leaves no columns out learns nothing.
+        deadline: of the search, in unix seconds.
+    """
+
+    def __init__(self, run: Run, space: Space, deadline: float) -> None:
+        from autorec.search_spaces._dag import DagSpace
+
+        self.run, self.deadline = run, deadline
+        self.space = space if isinstance(space, DagSpace) else None
+        self.learn()
+
+    def learn(self) -> None:
+        """Tell the space what is known by now."""
+        from autorec.evaluate.permutation import kept, ordered
+
+        if self.space is not None and self.space.field_order is None:
+            known = kept(self.run.folder)
+            if known is not None:
+                self.space.learn_order(ordered(known))
+
+    def measure(self, job: Job, model: Model, data: TrainingData) -> None:
+        """Measure the order where none is known, and learn it; at the end of every trial."""
+        from autorec.evaluate.permutation import importances, keep
+
+        self.learn()
+        candidate, now = job.candidate, time.time()
+        late = now + _ORDER_SECONDS > self.deadline
+        if self.space is None or self.space.field_order is not None or data.valid is None or late:
+            return
+        if candidate.family == TREE and not candidate.features.without:
+            with suppress(AutoRecError):  # a search without an order is still a search
+                found = importances(
+                    model.predict,
+                    data.valid,
+                    data.task,
+                    rows=_SHUFFLED_ROWS,
+                    repeats=2,
+                    late=lambda: time.time() > now + _SHUFFLE_SECONDS,
+                )
+                keep(found, self.run.folder)
+            self.learn()
 
 
 class _Busy:
@@ -74,7 +153,8 @@ def work(
     """
     import torch
 
-    from autorec.search.engine import make_engine
+    from autorec.build import cost
+    from autorec.search.engine import Engine, make_engine
     from autorec.search.halving import Halving
     from autorec.search.process import die_with_parent, orphaned
     from autorec.search.runner import run_worker
@@ -88,7 +168,12 @@ def work(
     study = join_study(
         folder, name=config.name, space=space, storage=config.storage, sampler=engine
     )
-    evaluate = _Busy(make_evaluate(run, lambda: run.stop_file.exists()))
+    inherits = isinstance(engine, Engine) and engine.inherits
+    if isinstance(engine, Engine):
+        engine.weigh = lambda candidate: cost(candidate, space.layout)[0]
+    order = ColumnOrder(run, space, deadline)
+    stopped = run.stop_file.exists
+    evaluate = _Busy(make_evaluate(run, stopped, inherits=inherits, order=order))
     run_worker(
         study,
         space,

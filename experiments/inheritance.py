@@ -5,13 +5,14 @@ python experiments/inheritance.py --children 8 --seeds 3
 Roots are named networks, trained on encoded Frappe. Each has children by one random edit, which are
 trained twice: from the weights of the root, on at most 0.3 of its rows, and from scratch on as many
 rows as the root took. Counted are the rows presented until the validation score of the root is
-reached (within `--slack`), the best score of either, and why weights were not inherited. `--rates`
-compares what the learning rate of children is multiplied by, beside that of the trainer.
+reached (within `--slack`), and the best score of either; a child whose weights no edit keeps
+is counted as refused, with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -98,11 +99,9 @@ def child_of(
 
 def measure(bench: Bench, name: str, options: Any) -> dict[str, Any]:
     """Return the rows of one root."""
-    from autorec.search_spaces._named import named
     from autorec.train.inherit import Parents
 
-    known = dict(bench.space.starts())
-    candidate = bench.space.canonical(known[name] if name in known else named(name))
+    candidate = bench.space.canonical(bench.space.named()[name])
     found: list[dict[str, Any]] = []
     roots = []
     for seed in range(options.seeds):
@@ -143,10 +142,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=None, help="most rows of a root")
     parser.add_argument("--slack", type=float, default=1e-4)
     parser.add_argument("--data", default="frappe")
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/autorec-inheritance"))
+    parser.add_argument("--folder", type=Path, help="where encoded columns are, or go")
     parser.add_argument("--name", default=NAME, help="of the result file")
     options = parser.parse_args()
     started = time.perf_counter()
+    options.folder = options.folder or Path(tempfile.mkdtemp()) / "run"
     bench = Bench(encoded(options.data, options.folder))
     rows = [measure(bench, name, options) for name in options.roots]
     facts = {"data": options.data, "seeds": options.seeds, "slack": options.slack}

@@ -37,8 +37,8 @@ Hope = Callable[[Sequence["Leaf"]], np.ndarray]
 class Leaf:
     """A candidate of the tree, and how it came from a trained one.
 
-    As long as only genes of the recipe are redrawn, applying `edits` to the canonical form of the
-    parent and then taking over the recipe gives `candidate`: its weights can be inherited.
+    As long as only genes of the recipe are redrawn, applying `edits` to the form that the parent
+    was built of and then taking over the recipe gives `candidate`: its weights can be inherited.
 
     Attributes:
         candidate: an edited form, in which the nodes of the parent keep their numbers.

@@ -28,11 +28,14 @@ from autorec.space import Ask, Space
 
 @dataclass(frozen=True)
 class Row:
-    """One trial: its number, its canonical candidate, and its worth; None where it failed."""
+    """One trial: its number, its canonical candidate, its worth (None where it failed), and the
+    form that its network was built of (None where no worker has built one).
+    """
 
     number: int
     twin: Candidate
     worth: Worth
+    built: Candidate | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Memory(History):
     def past(self, study: Study, own: int) -> Past:
         """Return the trials of `study` but `own`."""
         members, tried = self.read(study, own)
-        rows = [Row(member.number, member.twin, member.worth) for member in members]
+        rows = [Row(one.number, one.twin, one.worth, one.built) for one in members]
         failed: list[Row] = []
         pending: list[Row] = []
         states = (TrialState.FAIL, TrialState.RUNNING)

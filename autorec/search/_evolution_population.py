@@ -15,6 +15,7 @@ from autorec.architecture import Value
 from autorec.candidate import Candidate
 from autorec.errors import SpaceError
 from autorec.search.engine import finished
+from autorec.search.lineage import built_form
 from autorec.search.records import lost
 from autorec.space import Space
 
@@ -29,6 +30,7 @@ class Member:
     `raw` holds the genes as they were told, `twin` is its canonical form: equal twins are one
     candidate. `vector` is `space.encode` of it. `worth` has one value per objective, higher is
     better; None where the trial told no value. `flops` is None where the score does not say.
+    `built` is the form that its network was built of, None where no worker has built one.
     """
 
     number: int
@@ -37,6 +39,7 @@ class Member:
     vector: np.ndarray
     worth: Worth
     flops: float | None
+    built: Candidate | None = None
 
 
 class Encoder:
@@ -127,7 +130,8 @@ class History:
             return None
         twin = self.space.canonical(raw)
         worth = worths(study, trial)
-        return Member(trial.number, raw, twin, self.encode(twin), worth, flops_of(trial))
+        flops, form = flops_of(trial), built_form(self.space, trial, twin)
+        return Member(trial.number, raw, twin, self.encode(twin), worth, flops, form)
 
     def _twin(self, trial: FrozenTrial) -> Candidate | None:
         if trial.number in self._failed:

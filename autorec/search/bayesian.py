@@ -21,6 +21,7 @@ from autorec.search._bayesian_pairs import Pairs, Stored
 from autorec.search._bayesian_past import Foreign, Memory, Past, Row, chosen, scores
 from autorec.search._evolution_guide import refit_size
 from autorec.search.engine import Engine, finished
+from autorec.search.lineage import BRED, bred
 from autorec.space import Space, contains_value
 
 _RANDOM_TRIES = 100
@@ -48,8 +49,8 @@ class Bayesian(Engine):
 
     Each proposal below a trained candidate is written to the trial as the user attribute `bred`:
     `parent` (number), `edits` (JSON, in their order) and `redrawn` (genes). Where all of `redrawn`
-    are genes of the recipe, the edits lead from the parent's canonical form to the proposal, and
-    its weights can be inherited (`autorec.edits.apply_all`, `autorec.morph`).
+    are genes of the recipe, the edits lead from the form that the parent was built of to the
+    proposal, and its weights are inherited (`autorec.search.lineage`, `autorec.train.inherit`).
 
     With several objectives scores are places by non-dominated front. On a foreign study the
     parameters that all finished trials share are searched in the same way, the rest at random.
@@ -72,6 +73,8 @@ class Bayesian(Engine):
     Raises:
         ConfigError: a number is too small to search with.
     """
+
+    inherits = True
 
     def __init__(
         self,
@@ -116,12 +119,8 @@ class Bayesian(Engine):
             self._memories[study] = memory
             found = self._proposed(memory, study, trial)
         if found.parent is not None:
-            bred = {
-                "parent": found.parent,
-                "edits": [edit.to_json() for edit in found.edits],
-                "redrawn": list(found.redrawn),
-            }
-            study._storage.set_trial_user_attr(trial._trial_id, "bred", bred)
+            told = bred(found.parent, found.edits, found.redrawn)
+            study._storage.set_trial_user_attr(trial._trial_id, BRED, told)
         return found.candidate
 
     def _proposed(self, memory: Memory, study: Study, trial: FrozenTrial) -> Leaf:
@@ -154,7 +153,7 @@ class Bayesian(Engine):
 
         mean, _ = posterior(apart[: len(known)])
         roots = [
-            (worth, Leaf(row.twin, row.twin, row.number))
+            (worth, Leaf(row.built or row.twin, row.twin, row.number))
             for worth, row in zip(mean.tolist(), known, strict=True)
             if row.worth is not None
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import optuna
@@ -47,7 +47,14 @@ class Engine(optuna.samplers.BaseSampler):
     Args:
         space: what candidates are proposed from; None leaves all sampling independent.
         seed: seeds every draw, together with the number of the trial and its purpose.
+
+    Attributes:
+        inherits: whether weights are kept for the children that it proposes.
+        weigh: weights of a canonical network, set by who can build one; None: unknown.
     """
+
+    inherits: ClassVar[bool] = False
+    weigh: Callable[[Candidate], int] | None = None
 
     def __init__(self, space: Space | None, *, seed: int) -> None:
         self.space = space

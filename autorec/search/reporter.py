@@ -9,7 +9,7 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from autorec.errors import TrainingError
-from autorec.search.halving import Halving
+from autorec.search.halving import CHILD, ROOT, Halving
 from autorec.search.interrupts import Interrupts
 
 
@@ -22,7 +22,8 @@ class Reporter:
 
     At the first evaluation on each rung the best score so far is written to the trial and compared
     with those of the trials of its lane: the same class (root or child) and family. Baselines are
-    compared with, but never stopped.
+    compared with, but never stopped. A trial is a root until it reports a score before its first
+    step: only then has it inherited weights.
 
     Args:
         interrupts: kept out while the study is written.
@@ -56,6 +57,10 @@ class Reporter:
                 raise Ended
             if not math.isfinite(score):
                 raise TrainingError(f"a score is a finite number, but got {score} at {rows} rows")
+            if rows == 0:  # the score of its parent, which is none of its own
+                self.lane = self.lane.replace(ROOT, CHILD, 1)
+                self.trial.set_user_attr("lane", self.lane)
+                return True
             self.best = max(self.best, float(score))
             rung = self.halving.rung(rows)
             return rung is None or rung in self.rungs or self._climb(rung)

@@ -20,8 +20,9 @@ from autorec.candidate import Candidate
 from autorec.errors import TrainingError
 from autorec.job import DEADLINE, STOPPED, Evaluate, Fidelity, Job, Score
 from autorec.search.engine import FINISHED
-from autorec.search.halving import CHILD, ROOT, Halving
+from autorec.search.halving import ROOT, Halving
 from autorec.search.interrupts import Interrupts
+from autorec.search.lineage import lineage
 from autorec.search.process import Process, peak_memory_mb, reset_peak_memory
 from autorec.search.records import INTERRUPTED, lost
 from autorec.search.reporter import Ended, Reporter
@@ -60,7 +61,8 @@ def run_worker(
 ) -> Outcome:
     """Run trials of `study` until the deadline, the number of trials, or the end of the space.
 
-    A trial is trained on the canonical form of its candidate. A key that is finished is not
+    A trial is trained on the canonical form of its candidate; the child of edits on its edited
+    form, from the weights of its parent where `evaluate` has them. A key that is finished is not
     trained again (cut short by a deadline is not finished): its score is copied. A trial that
     fails is told with its reason and the loop goes on. No trial is begun when less time is left
     than a second, or a quarter of the median duration of the study's trials.
@@ -186,29 +188,31 @@ class _Worker:
             lease = time.time() + LONGEST_LEASE
         trial.set_user_attr("worker", {**Process.current().to_json(), "lease": lease})
         given = trial.user_attrs
-        candidate = self.space.canonical(
+        twin = self.space.canonical(
             Candidate.from_json(given["candidate"])
             if "candidate" in given
             else self.space.suggest(trial)
         )
-        attrs = trial.user_attrs  # an engine may have written parent and edits by now
+        # `trial` does not know what the engine has written of parent and edits by now.
+        attrs = self.study._storage.get_trial(trial._trial_id).user_attrs
+        line = lineage(self.study, attrs, twin, self.space)
         job = Job(
             trial=trial.number,
-            candidate=candidate,
+            candidate=twin if line is None else line.candidate,
             seed=derive(self.seed, "trial", trial.number),
             deadline=min(self.deadline, time.time() + self.most_seconds),
             fidelity=self.fidelity,
-            parent=attrs.get("parent"),
-            edits=tuple(attrs.get("edits", ())),
+            parent=None if line is None else line.parent,
+            edits=() if line is None else line.edits,
         )
         written: dict[str, Any] = {
-            "key": self.space.key(candidate),
+            "key": self.space.key(twin),
             "seed": job.seed,
-            "lane": f"{ROOT if job.parent is None else CHILD}/{candidate.family}",
-            "candidate": candidate.to_json(),
+            "lane": f"{ROOT}/{twin.family}",
+            "candidate": job.candidate.to_json(),
         }
         if "name" not in attrs:
-            written["name"] = f"{_label(candidate)} #{trial.number}"
+            written["name"] = f"{_label(twin)} #{trial.number}"
         for name, value in written.items():
             trial.set_user_attr(name, value)
         return job
@@ -233,6 +237,9 @@ class _Worker:
                 "lower the learning rate, or look at the label for values that are not finite"
             )
         trial.set_user_attr("score", score.to_json())
+        for name in ("inherited", "not_inherited"):
+            if name in score.info:
+                trial.set_user_attr(name, score.info[name])
         if score.status != STOPPED:
             self.study.tell(trial, list(self.values(score)))
             return

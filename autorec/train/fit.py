@@ -24,6 +24,7 @@ from autorec.tasks.base import Task
 
 if TYPE_CHECKING:
     from autorec.data.store import Columns
+    from autorec.train.inherit import Parents
 
 Array = npt.NDArray[np.float64]
 FAMILIES = {NEURAL: "neural", LINEAR: "neural", TREE: "tree", POPULARITY: "popularity"}
@@ -34,7 +35,8 @@ class TrainingData:
     """The rows to learn from, the rows to select on, and what they mean.
 
     `valid` is None for a refit on all rows. `item` names the id field of the item, where there is
-    one. `precision` is that of matrix products in training (`autorec.train.precision`).
+    one. `precision` is that of matrix products in training (`autorec.train.precision`). `parents`
+    holds the networks that a child may inherit from; without it every training is a root's.
     """
 
     train: Columns
@@ -45,6 +47,7 @@ class TrainingData:
     eval_rows: int | None = None
     precision: str = "float32"
     late: Callable[[], bool] = lambda: False
+    parents: Parents | None = None
 
 
 class Model(Protocol):
@@ -62,8 +65,8 @@ class Trained:
     """A trained model and how it came about.
 
     `history` holds one row per evaluation. `replay` holds what a refit on other rows needs to
-    repeat
-    the training without a validation set: epochs and learning-rate cuts, or boosting rounds.
+    repeat the training without a validation set: epochs and learning-rate cuts, those of forebears
+    included, or boosting rounds.
     `valid_prediction` (N,) is left by a family that has it at hand, and computed otherwise.
     """
 

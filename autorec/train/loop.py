@@ -116,6 +116,8 @@ class _Training:
         self.steps_since = 0
 
     def _planned_rows(self, recipe: Recipe) -> int:
+        if self.budget.cuts is not None and self.budget.rows:
+            return self.budget.rows  # a lineage takes more epochs than the recipe of its last child
         epochs = recipe.number("epochs", 1) if self.schedule == "cosine" else MAX_EPOCHS
         planned: int = math.ceil(epochs * self.batches.n)
         return min(planned, self.budget.rows) if self.budget.rows else planned

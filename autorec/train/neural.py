@@ -10,26 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from autorec.build import Network, build
+from autorec.build import Network
 from autorec.candidate import Candidate
-from autorec.errors import RankerError
 from autorec.job import Job, Report
 from autorec.schema import Layout
 from autorec.seeding import derive, numpy_rng, torch_seeded
 from autorec.tasks.base import Task
-from autorec.train import precision
+from autorec.train import precision, weights
 from autorec.train.batches import Batches, Rows
 from autorec.train.distil import objective
 from autorec.train.fit import Array, Trained, TrainingData
+from autorec.train.inherit import EVALUATIONS, Parent, begin, lineage
 from autorec.train.loop import IMPROVED, Budget, Outcome, train
 
 if TYPE_CHECKING:
     from autorec.data.store import Columns
 
-_FILE = "model.safetensors"
 _PREDICT_ROWS = 8192
 # Early stopping looks at this many validation rows; the score of a trial is read on all of them.
 _MONITOR_ROWS = 100_000
@@ -51,9 +49,7 @@ class NeuralModel:
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors`."""
-        state = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
-        cap = {"hash_cap": str(self.hash_cap or 0)}
-        save_file(state, folder / _FILE, metadata=cap)
+        weights.write(self.network, folder, self.hash_cap)
 
 
 def load(folder: Path, candidate: Candidate, layout: Layout, task: Task) -> NeuralModel:
@@ -62,20 +58,7 @@ def load(folder: Path, candidate: Candidate, layout: Layout, task: Task) -> Neur
     Raises:
         RankerError: the file is missing, damaged, or holds another architecture.
     """
-    path = folder / _FILE
-    try:
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as handle:
-            cap = int((handle.metadata() or {}).get("hash_cap", "0")) or None
-        state = load_file(path)
-        network = build(candidate, layout, hash_cap=cap)
-        network.load_state_dict(state)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise RankerError(
-            f"{path} must hold the weights of its candidate, but reading it failed: {error}"
-        ) from error
-    network.eval()
+    network, cap = weights.read(folder, candidate, layout)
     return NeuralModel(network, task, cap)
 
 
@@ -110,14 +93,25 @@ class _Monitor:
         self.best_score, self.best_prediction = -math.inf, np.zeros(0)
 
     def __call__(self, network: nn.Module) -> float:
-        prediction = self.task.predict(network_outputs(network, self.rows, low=self.low))
-        metric, columns = self.task.metric, self.columns
-        label = np.asarray(columns.label)
-        value = metric(label, prediction, columns.weight, columns.group)
-        score = self.task.score({self.task.eval_metric: value})
+        prediction = self._predict(network)
+        score = self.score(prediction)
         if score > self.best_score + IMPROVED:
             self.best_score, self.best_prediction = score, prediction
         return score
+
+    def before(self, network: nn.Module) -> float:
+        """Return the score of weights that were inherited, which is none of this training."""
+        return self.score(self._predict(network))
+
+    def score(self, prediction: Array) -> float:
+        """Return the score of predictions (N,) for the monitored rows, higher is better."""
+        task, columns = self.task, self.columns
+        label = np.asarray(columns.label)
+        value = task.metric(label, prediction, columns.weight, columns.group)
+        return task.score({task.eval_metric: value})
+
+    def _predict(self, network: nn.Module) -> Array:
+        return self.task.predict(network_outputs(network, self.rows, low=self.low))
 
 
 def fit(
@@ -125,7 +119,8 @@ def fit(
 ) -> Trained:
     """Train a network (see `autorec.train.fit.fit`)."""
     recipe, cap = job.candidate.recipe, job.fidelity.hash_cap
-    network = build(job.candidate, data.layout, bias=data.task.bias(), seed=job.seed, hash_cap=cap)
+    start = begin(job, data)
+    network, parent = start.network, start.parent
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     size = int(recipe.number("batch_size", 4096))
     low = precision.low(data.precision, network.flops(), size)
@@ -133,6 +128,10 @@ def fit(
     minimised = precision.under(minimised, network.base.device) if low else minimised
     batches = Batches(data.train, size, seed=derive(job.seed, "batches"))
     monitor = None if data.valid is None else _Monitor(data.valid, data.task, low)
+    if parent is not None:
+        recipe = recipe.changed(lr=recipe.number("lr", 1e-3) * parent.rate)
+        if monitor is not None:
+            report(0, monitor.before(network))
     started = time.perf_counter()
     with torch_seeded(job.seed, "dropout"):
         outcome = train(
@@ -140,13 +139,14 @@ def fit(
             batches,
             minimised,
             recipe,
-            _budget(job, data, batches.n, replay),
+            _budget(job, data, batches.n, replay, parent),
             evaluate=monitor,
             report=report,
             tables=network.tables(),
         )
     info = _info(network, outcome, batches.n, time.perf_counter() - started)
     info["precision"] = precision.BFLOAT16 if low else precision.FLOAT32
+    info |= start.facts(job, outcome.best_rows)
     return Trained(
         NeuralModel(network.cpu(), data.task, cap),
         job.candidate,
@@ -154,7 +154,7 @@ def fit(
         outcome.status,
         outcome.history,
         info,
-        _replay(outcome, batches.n),
+        lineage(parent, _replay(outcome, batches.n)),
         valid_prediction=monitor.best_prediction if monitor and monitor.final else None,
     )
 
@@ -175,13 +175,22 @@ def _replay(outcome: Outcome, n: int) -> dict[str, Any]:
     return {"epochs": outcome.best_rows / n, "cuts": cuts}
 
 
-def _budget(job: Job, data: TrainingData, n: int, replay: Mapping[str, Any] | None) -> Budget:
+def _budget(
+    job: Job,
+    data: TrainingData,
+    n: int,
+    replay: Mapping[str, Any] | None,
+    parent: Parent | None,
+) -> Budget:
     """Return what training may use; without validation rows, what repeats `replay` on `n` rows."""
 
     def late() -> bool:
         return time.time() >= job.deadline or data.late()
 
     eval_rows = data.eval_rows or min(n, _EVAL_ROWS)
+    if parent is not None:
+        rows = min(parent.rows, job.fidelity.rows or parent.rows)
+        return Budget(late, min(eval_rows, math.ceil(rows / EVALUATIONS)), rows)
     if data.valid is not None:
         return Budget(late, eval_rows, job.fidelity.rows)
     plan = dict(replay or {"epochs": 1.0})

@@ -98,20 +98,6 @@ def test_baselines_outside_the_space_are_evaluated_as_they_are(
     assert all(record.baseline for record in records(study))
 
 
-def test_parent_and_edits_of_an_engine_reach_the_job(study: optuna.Study, toys: ModuleType) -> None:
-    jobs: list[Job] = []
-
-    def evaluate(job: Job, report: Report) -> Score:
-        jobs.append(job)
-        report(100, 0.1)
-        return Score(0.1, {}, 1, 0.1)
-
-    study.enqueue_trial({"x": 0.5}, user_attrs={"parent": 7, "edits": ["widen"]})
-    work(study, toys.Toy(), evaluate, n_trials=2)
-    assert [(job.parent, job.edits) for job in jobs] == [(7, ("widen",)), (None, ())]
-    assert [t.user_attrs["lane"] for t in study.trials] == ["child/tree", "root/tree"]
-
-
 def test_a_finished_key_is_copied_and_an_empty_space_ends_the_worker(
     study: optuna.Study, toys: ModuleType
 ) -> None:
@@ -418,12 +404,14 @@ def test_classes_families_and_baselines_are_kept_apart(
 
     def evaluate(job: Job, report: Report) -> Score:
         value = next(values)
+        if job.trial == 3:  # it has inherited weights
+            report(0, 0.7)
         verdicts.append(report(100, value))
         return Score(value, {}, 100, 0.1)
 
     for x in (0.1, 0.2, 0.3):
         study.enqueue_trial({"x": x, "kind": "flat"})
-    study.enqueue_trial({"x": 0.4, "kind": "flat"}, user_attrs={"parent": 0})
+    study.enqueue_trial({"x": 0.4, "kind": "flat"})
     study.enqueue_trial({"x": 0.5, "kind": "flat"}, user_attrs={"baseline": True})
     study.enqueue_trial({"x": 0.6, "kind": "flat"})
     work(study, toys.Toy(), evaluate, halving=Halving((100,)), n_trials=6)
