@@ -205,8 +205,7 @@ def _sources(candidate: Candidate, plan: Architecture, space: DagSpace) -> dict[
     features, layout = candidate.features, space.layout
 
     def tables(wanted: str) -> int:
-        lists, sparse = features.lists_of(layout), replace(features, numeric=wanted)
-        return len(lists) + len(sparse.sparse_of(layout))
+        return len(features.lists_of(layout) + replace(features, numeric=wanted).sparse_of(layout))
 
     found: dict[Source, str] = {}
     if replace(features, numeric="both").dense_of(layout):

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from autorec.build import Network
-from autorec.candidate import Candidate
+from autorec.candidate import Candidate, Recipe
 from autorec.job import Job, Report
 from autorec.schema import Layout
 from autorec.seeding import derive, numpy_rng, torch_seeded
 from autorec.tasks.base import Task
 from autorec.train import precision, weights
 from autorec.train.batches import Batches, Rows
-from autorec.train.distil import objective
+from autorec.train.distil import Objective, objective
 from autorec.train.fit import Array, Trained, TrainingData
 from autorec.train.inherit import EVALUATIONS, Parent, begin, lineage
 from autorec.train.loop import IMPROVED, Budget, Outcome, train
@@ -124,8 +124,6 @@ def fit(
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     size = int(recipe.number("batch_size", 4096))
     low = precision.low(data.precision, network.flops(), size)
-    minimised = objective(network, data.task, str(recipe.get("distil", "none")))
-    minimised = precision.under(minimised, network.base.device) if low else minimised
     batches = Batches(data.train, size, seed=derive(job.seed, "batches"))
     monitor = None if data.valid is None else _Monitor(data.valid, data.task, low)
     if parent is not None:
@@ -137,7 +135,7 @@ def fit(
         outcome = train(
             network,
             batches,
-            minimised,
+            _minimised(network, data.task, recipe, low),
             recipe,
             _budget(job, data, batches.n, replay, parent),
             evaluate=monitor,
@@ -157,6 +155,12 @@ def fit(
         lineage(parent, _replay(outcome, batches.n)),
         valid_prediction=monitor.best_prediction if monitor and monitor.final else None,
     )
+
+
+def _minimised(network: Network, task: Task, recipe: Recipe, low: bool) -> Objective:
+    """Return the loss of a batch, with its products in low precision if asked."""
+    plain = objective(network, task, str(recipe.get("distil", "none")))
+    return precision.under(plain, network.base.device) if low else plain
 
 
 def _info(network: Network, outcome: Outcome, n: int, seconds: float) -> dict[str, Any]:
