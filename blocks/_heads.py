@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from torch import Tensor, nn
 
 from autorec.blocks._dropout import Dropout
@@ -22,10 +27,18 @@ class HeadLayer(nn.Module):
     """
 
     def __init__(
-        self, inner: int, heads: int, width: int, dropout: float, residual: bool = True
+        self,
+        inner: int,
+        heads: int,
+        width: int,
+        dropout: float,
+        *,
+        residual: bool = True,
+        scale: bool = False,
     ) -> None:
         super().__init__()
         self.heads, self.width = heads, width
+        self.factor = width**-0.5 if scale else 1.0
         units = heads * width
         self.query = linear(inner, units, bias=False)
         self.key = linear(inner, units, bias=False)
@@ -36,6 +49,10 @@ class HeadLayer(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         """(B, F, heads * width) to (B, heads, F, width)."""
         return torch.unflatten(x, 2, (self.heads, self.width)).transpose(1, 2)
+
+    def scaled(self, queries: Tensor) -> Tensor:
+        """Divide queries by sqrt(width), where scores are scaled."""
+        return queries if self.factor == 1.0 else queries * self.factor
 
     def attend(self, weights: Tensor, x: Tensor, values: Tensor) -> Tensor:
         """Weigh `values` by `weights` (B, heads, F, F), add the residual map of the input x."""
@@ -87,6 +104,7 @@ class HeadBlock(Block):
             "heads": IntDistribution(1, 4),
             "width": IntDistribution(8, 128, log=True),
             "dropout": FloatDistribution(0.0, 0.5, step=0.1),
+            "scale": CategoricalDistribution((False, True)),
         }
 
     def sizes(self) -> list[int]:
@@ -107,6 +125,8 @@ class HeadBlock(Block):
         news = {name: grown.arguments[name] for name in self.grows}
         larger = {name: new for name, new in news.items() if new > self.arguments[name]}
         why = self.refusal(larger)
+        if "width" in larger and self.arguments["scale"]:
+            why = "scores are divided by the root of the width (scale=True)"
         if larger and len(feed.units) == 1:
             why = "attention has nothing to choose in one field, so that fresh scores never learn"
         if larger and why:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,8 +13,10 @@ from autorec.blocks.growth import IndexMap, longer, unheard
 
 
 class _DisentangledLayer(HeadLayer):
-    def __init__(self, inner: int, heads: int, width: int, dropout: float, relu: bool) -> None:
-        super().__init__(inner, heads, width, dropout)
+    def __init__(
+        self, inner: int, heads: int, width: int, dropout: float, *, scale: bool, relu: bool
+    ) -> None:
+        super().__init__(inner, heads, width, dropout, scale=scale)
         self.relu = relu
         self.unary = linear(inner, heads, bias=False)
 
@@ -24,7 +27,7 @@ class _DisentangledLayer(HeadLayer):
         queries, keys, values = [self.split(part) for part in parts]
         # Keys stay as they are: a query times their mean is the same for all k, and cancels.
         queries = queries - queries.mean(dim=2, keepdim=True)
-        pairs = (queries @ keys.mT).softmax(dim=3)
+        pairs = (self.scaled(queries) @ keys.mT).softmax(dim=3)
         single = self.unary(x).softmax(dim=1).mT.unsqueeze(2)
         return self.attend(pairs + single, x, values)
 
@@ -45,8 +48,8 @@ class Destine(HeadBlock):
         a_mk = softmax over k of (q_m - q') . (k_k - k')  +  softmax over k of u . e_k:
 
     what the pair (m, k) says, and what field k says by itself, each of sum 1. A layer gives the
-    sums over k of a_mk v_k, concatenated over the heads, + R e_m; no activation behind it, and no
-    scaling, as in the authors' code. There are no biases: those of q, k and u would cancel.
+    sums over k of a_mk v_k, concatenated over the heads, + R e_m; no activation behind it. There
+    are no biases: those of q, k and u would cancel.
     Parameters of a layer that reads i entries per field: i H (4 width + 1).
 
     Args:
@@ -55,6 +58,7 @@ class Destine(HeadBlock):
         heads: number of heads H.
         width: units of each head.
         dropout: probability of zeroing an attention weight in training.
+        scale: divide the products by sqrt(width), as the public runs do and the authors' code not.
         relu: ReLU of q, k and v before they are used. Not searched: off in the authors' code.
     """
 
@@ -66,16 +70,16 @@ class Destine(HeadBlock):
         heads: int = 2,
         width: int = 32,
         dropout: float = 0.0,
+        scale: bool = False,
         relu: bool = False,
     ) -> None:
-        super().__init__(
-            shapes, layers=layers, heads=heads, width=width, dropout=dropout, relu=relu
-        )
+        more: dict[str, Any] = {"dropout": dropout, "scale": scale, "relu": relu}
+        super().__init__(shapes, layers=layers, heads=heads, width=width, **more)
         self.read = joined_fields(shapes)
         self.heads, self.units = heads, heads * width
         inner = [self.read.width] + [self.units] * (layers - 1)
         self.layers = nn.ModuleList(
-            [_DisentangledLayer(size, heads, width, dropout, relu) for size in inner]
+            [_DisentangledLayer(size, heads, width, **more) for size in inner]
         )
         self.shape = Fields(self.read.fields, self.units)
 

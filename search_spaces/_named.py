@@ -82,7 +82,9 @@ def _xdeepfm(s: PointsSpace) -> Candidate:
 
 
 def _autoint(s: PointsSpace) -> Candidate:
-    attention = s.node("autoint", layers=5, heads=4, width=32)
+    attention = s.node(
+        "autoint", layers=5, heads=4, width=32, dropout=0.1, scale=True, norm="layer"
+    )
     return _made(s, 0.1, attention, _deep(s, 0.1))
 
 
@@ -133,7 +135,7 @@ def _edcn(s: PointsSpace) -> Candidate:
 
 
 def _destine(s: PointsSpace) -> Candidate:
-    attention = s.node("destine", layers=4, heads=1, width=128)
+    attention = s.node("destine", layers=4, heads=1, width=128, scale=True)
     return _made(s, 0.05, attention, _deep(s, 0.2))
 
 

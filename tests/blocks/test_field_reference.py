@@ -92,6 +92,18 @@ def attended(layer, fields: list[Tensor], weights, values) -> list[Tensor]:
     return out
 
 
+def divided(layer, block, score):
+    """Divide by the root of the width of a head, where the block scales."""
+    return score / layer.width**0.5 if block.arguments["scale"] else score
+
+
+def layer_normed(norm, out):
+    mean = sum(out) / len(out)
+    deviation = (sum((v - mean) ** 2 for v in out) / len(out) + norm.eps) ** 0.5
+    normed = [norm.weight[i] * (v - mean) / deviation + norm.bias[i] for i, v in enumerate(out)]
+    return torch.stack(normed)
+
+
 def autoint_reference(block, row):
     fields = list(torch.cat(row))
     for layer in block.layers:
@@ -99,10 +111,16 @@ def autoint_reference(block, row):
         keys = [heads_of(layer.key, field, layer) for field in fields]
         values = [heads_of(layer.value, field, layer) for field in fields]
         weights = [
-            [softmax([query[h] @ key[h] for key in keys]) for query in queries]
+            [
+                softmax([divided(layer, block, query[h] @ key[h]) for key in keys])
+                for query in queries
+            ]
             for h in range(layer.heads)
         ]
-        fields = [out.clamp(min=0) for out in attended(layer, fields, weights, values)]
+        outs = attended(layer, fields, weights, values)
+        if block.arguments["norm"] == "layer":
+            outs = [layer_normed(layer.norm, out) for out in outs]
+        fields = [out.clamp(min=0) for out in outs]
     return torch.stack(fields)
 
 
@@ -122,7 +140,8 @@ def destine_reference(block, row):
             single = softmax([layer.unary.weight[h] @ field for field in fields])
             rows = []
             for query in queries:
-                pairs = softmax([(query[h] - mean_query) @ (key[h] - mean_key) for key in keys])
+                scores = [(query[h] - mean_query) @ (key[h] - mean_key) for key in keys]
+                pairs = softmax([divided(layer, block, score) for score in scores])
                 rows.append([pair + one for pair, one in zip(pairs, single)])
             weights.append(rows)
         fields = attended(layer, fields, weights, values)
@@ -138,6 +157,30 @@ def test_autoint_is_the_formula(shapes, layers, heads, residual):
     assert_same(block, autoint_reference)
     inner = shapes[0].width + (layers - 1) * heads * 2
     assert count_of(block) == (4 if residual else 3) * inner * heads * 2
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_autoint_of_the_public_runs_divides_and_normalises(shapes, norm):
+    block = AutoInt(shapes, layers=2, heads=2, width=3, scale=True, norm=norm)
+    assert_same(block, autoint_reference)
+    inner = shapes[0].width + 6
+    assert count_of(block) == 4 * inner * 6 + (24 if norm == "layer" else 0)
+
+
+def test_attention_of_the_public_runs_refuses_what_it_cannot_grow():
+    normed = AutoInt([Fields(4, 3)], layers=2, heads=2, width=8, norm="layer")
+    with pytest.raises(GrowthError, match="mixes all"):
+        normed.grow(heads=3)
+    for cls in (AutoInt, Destine):
+        scaled = cls([Fields(4, 3)], layers=2, heads=2, width=8, scale=True)
+        with pytest.raises(GrowthError, match="root of the width"):
+            scaled.grow(width=9)
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_destine_of_the_public_runs_divides(shapes):
+    assert_same(Destine(shapes, layers=2, heads=2, width=3, scale=True), destine_reference)
 
 
 @pytest.mark.parametrize("shapes", SHAPES)
