@@ -69,13 +69,15 @@ class FittedAttributes:
         Columns: `column`, `fall` of the validation score (higher is more important), and its 95 %
         interval `low`, `high`. Empty where no fit has measured it (too little time).
         """
-        import pandas as pd
-
+        from autorec.data.frames import data_frame
         from autorec.evaluate.permutation import kept
 
         found = kept(self._need()[0].folder) or []
-        rows = [(one.column, one.fall.value, one.fall.low, one.fall.high) for one in found]
-        return pd.DataFrame(rows, columns=["column", "fall", "low", "high"])
+        rows = [
+            {"column": o.column, "fall": o.fall.value, "low": o.fall.low, "high": o.fall.high}
+            for o in found
+        ]
+        return data_frame(rows, ["column", "fall", "low", "high"])
 
     @property
     def best_candidate_(self) -> Candidate:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
@@ -61,9 +60,11 @@ def like(original: Any, columns: Mapping[str, npt.NDArray[Any] | pa.Array]) -> A
     return frame
 
 
-def data_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return rows as a pandas frame, columns in the order in which the rows name them."""
-    return pd.DataFrame(list(rows))
+def data_frame(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return rows as a pandas frame, columns as given or in the order in which rows name them."""
+    return pd.DataFrame(list(rows), columns=None if columns is None else list(columns))
 
 
 def _array(column: Any) -> Any:

@@ -163,7 +163,7 @@ def test_where_the_leader_cannot_be_refitted_time_is_kept_for_two_trainings_of_a
 def searched(log, tmp_path_factory):
     """A fit without refit: a linear model and a tree, with validation predictions."""
     ar = AutoRec(label="click", path=tmp_path_factory.mktemp("searched") / "run", verbosity=0)
-    ar.fit(log, time_limit=30, n_trials=3, num_workers=1, refit=False, mlflow=False)
+    ar.fit(log, time_limit=120, n_trials=3, num_workers=1, refit=False, mlflow=False)
     return ar
 
 

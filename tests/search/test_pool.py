@@ -161,7 +161,7 @@ def test_two_workers_search_and_a_killed_one_loses_only_its_trial(
     deadline = time.time() + 60
 
     def command(slot: int) -> list[str]:
-        arguments = [str(tmp_path), str(os.getpid()), "0.05", str(deadline), "24"]
+        arguments = [str(tmp_path), str(os.getpid()), "0.05", str(deadline), "60"]
         return [sys.executable, str(Path(toys.__file__ or "")), *arguments]
 
     killed: list[int] = []
@@ -184,7 +184,7 @@ def test_two_workers_search_and_a_killed_one_loses_only_its_trial(
         assert pool.problems == []
     found = records(study)
     assert killed
-    assert sum(record.status == "complete" for record in found) == 24
+    assert sum(record.status == "complete" for record in found) == 60
     died = [r for r in found if r.lost and r.worker is not None and r.worker.pid == killed[0]]
     (failure,) = [record.failure or {} for record in died]
     assert failure["message"] == "the worker was killed by SIGKILL (often out of memory)"
