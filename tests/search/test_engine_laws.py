@@ -32,7 +32,7 @@ from autorec.space import Space
 NAMES = ENGINES.names()
 # (seeds, trials of each) on the planted optimum where 4 of 50 are not enough: a single edit without
 # a model to choose it meets one of some thirty kinds of block.
-TRIALS = {"morphism": (8, 150)}
+TRIALS = {"morphism": (16, 150)}
 CASES = [(name, own) for name in NAMES for own in (True, False)]
 Value = Callable[[Candidate], float]
 
