@@ -6,8 +6,8 @@ python experiments/planted_orders.py --table
 A planted cross of order k is a product of k signs, invisible to whoever lacks one of its fields, on
 top of main effects; the log knows its Bayes AUC. Every block stands alone between one id table and
 the head, beside a linear term that takes the main effects, with one recipe for all, of a fixed
-number of epochs. Reported is the
-share (AUC - A) / (B - A) of validation rows: B is the Bayes AUC and A what the linear term reaches.
+number of epochs. Reported is the share (AUC - A) / (B - A) of validation rows: B is the Bayes AUC
+and A what the linear term reaches.
 `residual = low rank` pairs the Residual DCN with a low-rank DCNv2 of as many parameters.
 Runs that `results/planted_orders.json` holds are not repeated.
 """

@@ -48,8 +48,8 @@ class Morphism(Engine):
     Edits keep the function of the parent, so that such a child is trained on a share of its rows
     (`autorec.train.inherit`); but they only grow a network and leave its recipe alone, which the
     others, trained from scratch, do not: their recipe is moved, a block removed or drawn anew, or
-    the tables changed. Best on the planted optimum of the engine laws: -1.88 after 50 trials (24
-    seeds) where random search has -2.25, -1.20 after 150 (12 seeds) where it has -1.69. With single
+    the tables changed. Best on the planted optimum of the engine laws: -1.26 after 150 trials (16
+    seeds) where random search has -1.84; -1.88 and -2.25 after 50 (24 seeds). With single
     genes redrawn instead of parts it was no better than random after 50.
 
     No model guides the choice: in this line of work most of the gain is inheritance, and what a
