@@ -31,8 +31,8 @@ from autorec.search_spaces.ctr import CtrSpace
 NAME = "planted_orders"
 ROWS, WIDTH = 60_000, 8
 ORDERS = (2, 3, 4)
-# A product of signs tells nothing until all of them are known: early stopping would end most runs on
-# that plateau, which says more about patience than about blocks.
+# A product of signs tells nothing until all of them are known: early stopping would end most runs
+# on that plateau, which says more about patience than about blocks.
 RECIPE: dict[str, Any] = {
     "lr": 1e-2,
     "embedding_l2": 1e-6,
