@@ -88,7 +88,7 @@ class Bayesian(Engine):
         immigrants: float = 0.25,
         morphs: float = 0.5,
         most: int = 200,
-        seconds: float = 0.5,
+        seconds: float = 1.5,
         refit_seconds: float = 2.0,
     ) -> None:
         super().__init__(space, seed=seed)

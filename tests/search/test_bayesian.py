@@ -510,7 +510,7 @@ def search(
 def test_beats_random_search_on_hidden_candidates_under_noise(ctr_space: CtrSpace) -> None:
     describe = Describer(ctr_space)
     wins = 0
-    for seed in range(10):
+    for seed in range(20):
         rng = np.random.default_rng(100 + seed)
         hidden = describe(ctr_space.canonical(ctr_space.sample(rng)))
 
@@ -531,8 +531,8 @@ def test_beats_random_search_on_hidden_candidates_under_noise(ctr_space: CtrSpac
             # The best single one is mostly luck after so few trials.
             best.append(mean(sorted(true)[-5:]))
         wins += best[0] > best[1]
-    # Of 10 fair coins 9 or more heads have a chance of 0.011.
-    assert wins >= 9
+    # Of 20 fair coins 15 or more heads have a chance of 0.021.
+    assert wins >= 15
 
 
 def test_proposals_name_their_parent_and_their_edits(ctr_space: CtrSpace) -> None:

@@ -172,10 +172,14 @@ def test_only_what_has_inherited_is_compared_with_children(
     parent = network(ctr_space)
     add(study, ctr_space, parent)
     rng = numpy_rng(2, "edit")
-    for _ in range(4):
+    children: dict[str, Edit] = {}
+    while len(children) < 4:  # an equal of an earlier one would take its score, untrained
         edit = random_edit(parent, ctr_space, rng)
-        child = apply(parent, edit, ctr_space).candidate
-        add(study, ctr_space, child, bred=bred(0, (edit,)))
+        key = ctr_space.key(apply(parent, edit, ctr_space).candidate)
+        if key not in children:
+            children[key] = edit
+            child = apply(parent, edit, ctr_space).candidate
+            add(study, ctr_space, child, bred=bred(0, (edit,)))
 
     def evaluate(job: Job, report: Report) -> Score:
         heir = job.parent is not None and job.trial != 4
