@@ -14,10 +14,10 @@ _INSIDE = """
 import json, sys, time
 import pandas as pd
 import autogluon.tabular as ag
-folder, limit, seed, metric = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+folder, limit = sys.argv[1], float(sys.argv[2])
 parts = {n: pd.read_parquet(f"{folder}/{n}.parquet") for n in ("train", "valid", "test")}
 started = time.time()
-predictor = ag.TabularPredictor("label", eval_metric=metric, path=f"{folder}/ag", verbosity=1)
+predictor = ag.TabularPredictor("label", eval_metric="roc_auc", path=f"{folder}/ag", verbosity=1)
 fit = {"tuning_data": parts["valid"], "time_limit": limit, "num_cpus": 2}
 predictor.fit(parts["train"], **fit)
 wall = time.time() - started
@@ -30,21 +30,22 @@ print("FOUND" + json.dumps({"wall_s": round(wall, 1), "version": ag.__version__,
 
 
 def autogluon(
-    python: str, folder: Path, parts: dict[str, pd.DataFrame], limit: float, seed: int
+    python: str, folder: Path, parts: dict[str, pd.DataFrame], limit: float
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Fit on train, tune on valid, and return what it says and test predictions (N,).
+
+    Its own seeds are fixed: two runs differ by what they find time for.
 
     Args:
         python: of its environment (`pip install "autogluon.tabular[lightgbm,catboost]"`).
         folder: for its files.
         parts: train, valid and test, with a column `label`; ids as pandas categories.
         limit: seconds.
-        seed: only names the run: AutoGluon's own seeds are fixed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in parts.items():
         frame.to_parquet(folder / f"{name}.parquet")
-    command = [python, "-c", _INSIDE, str(folder), str(limit), str(seed), "roc_auc"]
+    command = [python, "-c", _INSIDE, str(folder), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
     line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND"))
     return json.loads(line[5:]), pd.read_parquet(folder / "predictions.parquet")["p"].to_numpy()

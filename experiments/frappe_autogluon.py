@@ -2,7 +2,7 @@
 
 python experiments/frappe_autogluon.py --python <its environment>/bin/python --time-limit 300
 
-Validation rows are given as `tuning_data`, test is read once.
+Validation rows are given as `tuning_data`, test is read once a run.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from autorec.tasks import metrics
 
 
 def main() -> None:
-    """Run all seeds and write the result."""
+    """Run it so many times and write the result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--python", required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--time-limit", type=float, default=300)
     asked = parser.parse_args()
     data = datasets.load("frappe")
@@ -31,10 +31,10 @@ def main() -> None:
         frame = getattr(data, part).to_pandas().rename(columns={data.label: "label"})
         ids = [name for name in frame if name != "label"]
         parts[part] = frame.assign(**{name: frame[name].astype("category") for name in ids})
-    for seed in asked.seeds:
+    for run in range(asked.runs):
         with tempfile.TemporaryDirectory() as name:
-            found, p = autogluon(asked.python, Path(name), parts, asked.time_limit, seed)
-        found["seed"], label = seed, parts["test"]["label"].to_numpy()
+            found, p = autogluon(asked.python, Path(name), parts, asked.time_limit)
+        found["run"], label = run, parts["test"]["label"].to_numpy()
         found |= {name: metrics.METRICS[name](label, p) for name in ("auc", "logloss")}
         rows.append(found)
         print(rows[-1], flush=True)

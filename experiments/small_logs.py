@@ -85,7 +85,7 @@ def contenders(
 
     def there() -> Result:
         with tempfile.TemporaryDirectory() as folder:
-            return autogluon(python, Path(folder), frames(data, split, seed), limit, seed)
+            return autogluon(python, Path(folder), frames(data, split, seed), limit)
 
     return {
         "on": lambda: ours(data, split, limit, seed, 24),

@@ -20,8 +20,8 @@ from autorec.search._bayesian_moves import Leaf, explore
 from autorec.search._bayesian_pairs import Pairs, Stored
 from autorec.search._bayesian_past import Foreign, Memory, Past, Row, chosen, scores
 from autorec.search._evolution_guide import refit_size
-from autorec.search.engine import Engine, finished
-from autorec.search.lineage import BRED, bred
+from autorec.search.engine import Engine, finished, need_shares
+from autorec.search.lineage import tell
 from autorec.space import Space, contains_value
 
 _RANDOM_TRIES = 100
@@ -98,11 +98,7 @@ class Bayesian(Engine):
                 f"1 expansion and most of at least 4, but got startup={startup}, beta={beta}, "
                 f"strangers={strangers}, expansions={expansions}, most={most}; raise them"
             )
-        if not (0.0 <= morphs <= 1.0 and 0.0 <= immigrants <= 1.0):
-            raise ConfigError(
-                f"shares lie in 0 to 1, but got morphs={morphs} and immigrants={immigrants}; mend "
-                "them"
-            )
+        need_shares(morphs=morphs, immigrants=immigrants)
         self.startup, self.beta, self.most = startup, beta, most
         self.expansions, self.strangers = expansions, strangers
         self.immigrants, self.morphs = immigrants, morphs
@@ -118,9 +114,7 @@ class Bayesian(Engine):
             memory = self._memories.get(study) or Memory(self.space)
             self._memories[study] = memory
             found = self._proposed(memory, study, trial)
-        if found.parent is not None:
-            told = bred(found.parent, found.edits, found.redrawn)
-            study._storage.set_trial_user_attr(trial._trial_id, BRED, told)
+        tell(study, trial, found.parent, found.edits, found.redrawn)
         return found.candidate
 
     def _proposed(self, memory: Memory, study: Study, trial: FrozenTrial) -> Leaf:

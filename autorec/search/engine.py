@@ -157,6 +157,13 @@ def worth(study: Study, trial: FrozenTrial) -> float | None:
     return value if study.directions[0] == StudyDirection.MAXIMIZE else -value
 
 
+def need_shares(**shares: float) -> None:
+    """Raise ConfigError unless all of them, named, lie in 0 to 1."""
+    if not all(0.0 <= share <= 1.0 for share in shares.values()):
+        got = " and ".join(f"{name}={share}" for name, share in shares.items())
+        raise ConfigError(f"shares lie in 0 to 1, but got {got}; mend them")
+
+
 def make_engine(
     name: str | optuna.samplers.BaseSampler, space: Space | None, seed: int
 ) -> optuna.samplers.BaseSampler:

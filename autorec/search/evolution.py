@@ -26,6 +26,7 @@ from autorec.search._evolution_population import (
     worths,
 )
 from autorec.search.engine import Engine, finished
+from autorec.search.lineage import BRED
 from autorec.seeding import derive, numpy_rng
 from autorec.space import Space, contains_value
 
@@ -131,7 +132,7 @@ class Evolution(Engine):
                 chosen = brood[int(np.argmax(ranker(memory.pool(vectors))))]
         if parent is not None:
             bred = {"parent": parent.number, "redrawn": _said(chosen.unit)}
-            study._storage.set_trial_user_attr(trial._trial_id, "bred", bred)
+            study._storage.set_trial_user_attr(trial._trial_id, BRED, bred)
         return chosen.raw
 
     def _candidates(

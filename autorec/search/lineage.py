@@ -52,6 +52,19 @@ def bred(
     }
 
 
+def tell(
+    study: Study,
+    trial: FrozenTrial,
+    parent: int | None,
+    edits: tuple[Edit, ...] = (),
+    redrawn: tuple[str, ...] = (),
+) -> None:
+    """Write to a trial whose child its candidate is; nothing for one without a parent."""
+    if parent is not None:
+        told = bred(parent, edits, redrawn)
+        study._storage.set_trial_user_attr(trial._trial_id, BRED, told)
+
+
 def built_form(space: Space, trial: FrozenTrial, twin: Candidate) -> Candidate | None:
     """Return the form that the candidate of `trial` was built of, or None.
 

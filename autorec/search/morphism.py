@@ -22,8 +22,8 @@ from autorec.search._evolution_population import (
     latest,
     parent_probabilities,
 )
-from autorec.search.engine import FINISHED, Engine
-from autorec.search.lineage import BRED, bred
+from autorec.search.engine import FINISHED, Engine, need_shares
+from autorec.search.lineage import tell
 from autorec.search.records import lost
 from autorec.search_spaces._dag import DagSpace
 from autorec.space import Space, contains_value
@@ -94,11 +94,7 @@ class Morphism(Engine):
                 "morphism needs startup and parents of at least 1 and selection of at least 0, but "
                 f"got startup={startup}, parents={parents}, selection={selection}; raise them"
             )
-        if not (0.0 <= immigrants <= 1.0 and 0.0 <= redraws <= 1.0):
-            raise ConfigError(
-                f"shares lie in 0 to 1, but got immigrants={immigrants} and redraws={redraws}; "
-                "mend them"
-            )
+        need_shares(immigrants=immigrants, redraws=redraws)
         self.startup, self.parents, self.selection = startup, parents, selection
         self.immigrants, self.redraws = immigrants, redraws
         self._memories: WeakKeyDictionary[Study, _Memory] = WeakKeyDictionary()
@@ -118,9 +114,7 @@ class Morphism(Engine):
             if len(members) >= self.startup and not alone:
                 found = self._child(memory, members, tried, most, trial)
             found = found or self._fresh(memory, tried, most, trial)
-        if found.parent is not None:
-            told = bred(found.parent, found.edits, found.redrawn)
-            study._storage.set_trial_user_attr(trial._trial_id, BRED, told)
+        tell(study, trial, found.parent, found.edits, found.redrawn)
         return found.candidate
 
     def _child(
